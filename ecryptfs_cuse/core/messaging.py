@@ -1,0 +1,323 @@
+"""Daemons, message contexts and the requests that use them: messaging.c.
+
+Theory of operation
+===================
+
+Everything that changes a message context's state or a daemon's flags is in this file.
+
+A *daemon* is registered for an identity (effective uid, user namespace) while its device is open;
+an identity has one daemon at most. It has an *out queue*, first in, first out.
+
+A *message context* is a place in a table of fixed length, and its index never changes:
+
+    FREE     --send_message-->       PENDING   counter set, message queued on the daemon
+    PENDING  --process_response-->   DONE      the response is there
+    DONE     --(the requester)-->    FREE      the requester has taken it
+    PENDING  --time_out-->           FREE      the requester has given up
+    PENDING  --exorcise_daemon-->    FREE      only if the message was still queued
+
+A requester is awake at once here, so DONE lasts for the length of one call. A context that is freed
+goes to the head of the free list: the one freed last is used next. The *counter* counts accepted
+requests, all users together, in 32 bits, from 1; with the index it says which request a response
+answers.
+
+A *request* outlives its context in one case: the daemon closes with the message still queued. Then
+the context is free at once, and the requester waits for its time-out all the same.
+
+A queue entry outlives its context where a message was answered or given up before the daemon read
+it. What is left to read is a packet without a message. In the kernel the entry *is* the context,
+which corrupts its memory when the context is used again; here it is a thing of its own.
+
+A daemon's flags:
+
+    MISCDEV_OPEN  from open to release
+    IN_READ       a reader is inside read; cleared by *any* reader that returns, also by one that
+                  returns at once because of this flag, so that every second reader blocks
+    IN_POLL       inside poll, which here is over within the call
+    ZOMBIE        the device is being shut down: reads return nothing from now on
+"""
+
+import errno
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, IntFlag
+
+from ecryptfs_cuse.core.errors import DeviceError
+from ecryptfs_cuse.wire.packet import Message, PacketType, build_message
+
+COUNTER_MODULUS = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose daemon it is. euid: the effective uid. user_namespace: its inode number."""
+
+    euid: int
+    user_namespace: int
+
+
+class DaemonFlag(IntFlag):
+    """struct ecryptfs_daemon, flags (ECRYPTFS_DAEMON_*)."""
+
+    IN_READ = 1
+    IN_POLL = 2
+    ZOMBIE = 4
+    MISCDEV_OPEN = 8
+
+
+class ContextState(Enum):
+    """struct ecryptfs_msg_ctx, state (ECRYPTFS_MSG_CTX_STATE_*)."""
+
+    FREE = 1
+    PENDING = 2
+    DONE = 3
+
+
+class Request:
+    """A requester, from send_message until it has its answer or none will come."""
+
+    __slots__ = ("_finished", "_result", "context", "counter", "entry", "identity", "is_finished")
+
+    def __init__(
+        self,
+        identity: Identity,
+        context: "MessageContext",
+        entry: "QueueEntry",
+        finished: Callable[[], None],
+    ) -> None:
+        self.identity = identity
+        self.counter = context.counter
+        self.context: MessageContext | None = context
+        self.entry = entry
+        self.is_finished = False
+        self._result: bytes | DeviceError | None = None
+        self._finished: Callable[[], None] | None = finished
+
+    def take(self) -> bytes:
+        """The response's data, once. Raises DeviceError: ENOMSG after a time-out."""
+        result, self._result = self._result, None
+        if isinstance(result, DeviceError):
+            raise result
+        if result is None:
+            raise RuntimeError("there is no response to take")
+        return result
+
+    def abandon(self) -> None:
+        """Nobody waits any more. For the daemon nothing changes."""
+        self._finished = self._result = None
+
+    def finish(self, result: bytes | DeviceError) -> None:
+        """Wake the requester with what it waited for."""
+        self.is_finished = True
+        if self._finished is not None:
+            self._result = result
+            self._finished()
+
+
+@dataclass(slots=True)
+class QueueEntry:
+    """What a daemon's read will return: a header and, while somebody wants it, a message."""
+
+    type: PacketType
+    counter: int
+    body: bytes | None = field(repr=False)
+    request: Request | None = field(default=None, repr=False)
+
+
+class MessageContext:
+    """struct ecryptfs_msg_ctx: a place in the table."""
+
+    __slots__ = ("counter", "index", "request", "state")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.counter = 0
+        self.state = ContextState.FREE
+        self.request: Request | None = None
+
+
+class Daemon:
+    """struct ecryptfs_daemon: one open device."""
+
+    __slots__ = ("flags", "identity", "out_queue", "wake")
+
+    def __init__(self, identity: Identity, wake: Callable[[], None]) -> None:
+        self.identity = identity
+        self.wake = wake
+        self.flags = DaemonFlag.MISCDEV_OPEN
+        self.out_queue: deque[QueueEntry] = deque()
+
+    def begin_read(self) -> bool:
+        """Enter read: False where a reader is inside already, or the daemon is a zombie."""
+        if self.flags & (DaemonFlag.IN_READ | DaemonFlag.ZOMBIE):
+            return False
+        self.flags |= DaemonFlag.IN_READ
+        return True
+
+    def end_read(self) -> None:
+        """Leave read, having been let in or not."""
+        self.flags &= ~DaemonFlag.IN_READ
+
+    def begin_poll(self) -> bool:
+        """Enter poll: False where a reader or poller is inside, or the daemon is a zombie."""
+        if self.flags & (DaemonFlag.IN_READ | DaemonFlag.IN_POLL | DaemonFlag.ZOMBIE):
+            return False
+        self.flags |= DaemonFlag.IN_POLL
+        return True
+
+    def end_poll(self) -> None:
+        """Leave poll, having been let in or not."""
+        self.flags &= ~DaemonFlag.IN_POLL
+
+
+@dataclass
+class Totals:
+    """What happened since the start, in numbers."""
+
+    requests: int = 0
+    responses: int = 0
+    responses_refused: int = 0
+    timeouts: int = 0
+    messages_dropped: int = 0
+
+
+class Messaging:
+    """The registry of daemons and the table of message contexts."""
+
+    def __init__(self, message_buf_len: int) -> None:
+        self.totals = Totals()
+        self.counter = 0
+        self.contexts = [MessageContext(index) for index in range(message_buf_len)]
+        self._free = deque(self.contexts)
+        self._daemons: dict[Identity, Daemon] = {}
+        self._is_shut_down = False
+
+    @property
+    def daemons(self) -> Iterator[Daemon]:
+        """The registered daemons, in the order in which they came."""
+        return iter(self._daemons.values())
+
+    @property
+    def free_contexts(self) -> int:
+        """How many requests would be accepted now."""
+        return len(self._free)
+
+    def spawn_daemon(self, identity: Identity, wake: Callable[[], None]) -> Daemon:
+        """Register a daemon; ``wake`` is called when its read or poll may go on.
+
+        Raises DeviceError EINVAL where the identity has one (ecryptfs_miscdev_open), ENODEV after
+        shut_down.
+        """
+        if self._is_shut_down:
+            raise DeviceError(errno.ENODEV)
+        if identity in self._daemons:
+            raise DeviceError(errno.EINVAL, "this user has a daemon already")
+        daemon = self._daemons[identity] = Daemon(identity, wake)
+        return daemon
+
+    def exorcise_daemon(self, daemon: Daemon) -> None:
+        """The device is closed: forget the daemon and what it has not read."""
+        daemon.flags &= ~DaemonFlag.MISCDEV_OPEN
+        self.totals.messages_dropped += len(daemon.out_queue)
+        while daemon.out_queue:
+            entry = daemon.out_queue.popleft()
+            if entry.request is not None and entry.request.context is not None:
+                self._free_context(entry.request.context)
+        del self._daemons[daemon.identity]
+
+    def send_message(
+        self, identity: Identity, data: bytes, finished: Callable[[], None]
+    ) -> Request:
+        """Queue a request for the daemon of ``identity``; ``finished`` is called once it is over.
+
+        Raises BuildError where the data are too long for a message, DeviceError ENOTCONN where the
+        identity has no daemon, ENOMEM where no context is free (ecryptfs_send_message_locked).
+        """
+        if self._is_shut_down:
+            raise DeviceError(errno.ENODEV)
+        daemon = self._daemons.get(identity)
+        if daemon is None:
+            raise DeviceError(errno.ENOTCONN, "this user has no daemon")
+        if not self._free:
+            raise DeviceError(errno.ENOMEM, "every message context is in use")
+        context = self._free[0]
+        body = build_message(Message(context.index, data))
+        self._free.popleft()
+        self.counter = (self.counter + 1) % COUNTER_MODULUS
+        self.totals.requests += 1
+        context.state = ContextState.PENDING
+        context.counter = self.counter
+        entry = QueueEntry(PacketType.REQUEST, context.counter, body)
+        request = Request(identity, context, entry, finished)
+        context.request = entry.request = request
+        daemon.out_queue.append(entry)
+        daemon.wake()
+        return request
+
+    def process_response(self, daemon: Daemon, counter: int, message: Message) -> None:
+        """A daemon answers; its requester is woken.
+
+        Raises DeviceError EINVAL, checking in the kernel's order (ecryptfs_process_response): the
+        index is in the table, the context is pending, the counter is its own; and then, which the
+        kernel does not check, that the request is of this daemon's identity.
+        """
+        try:
+            context, request = self._answerable(daemon, counter, message.index)
+        except DeviceError:
+            self.totals.responses_refused += 1
+            raise
+        self.totals.responses += 1
+        context.state = ContextState.DONE
+        self._free_context(context)
+        request.finish(message.data)
+
+    def _answerable(
+        self, daemon: Daemon, counter: int, index: int
+    ) -> tuple[MessageContext, Request]:
+        if index >= len(self.contexts):
+            raise DeviceError(errno.EINVAL, "there is no message context of this index")
+        context = self.contexts[index]
+        if context.state is not ContextState.PENDING or context.request is None:
+            raise DeviceError(errno.EINVAL, "the message context is not waiting for a response")
+        if context.counter != counter:
+            raise DeviceError(errno.EINVAL, "the counter is not the message context's")
+        if context.request.identity != daemon.identity:
+            raise DeviceError(errno.EINVAL, "the request is another user's")
+        return context, context.request
+
+    def time_out(self, request: Request) -> None:
+        """The request has waited long enough (ecryptfs_wait_for_response): it ends in ENOMSG.
+
+        Does nothing where it is finished.
+        """
+        if not request.is_finished:
+            self.totals.timeouts += 1
+            self._fail(request, DeviceError(errno.ENOMSG, "the daemon did not answer in time"))
+
+    def shut_down(self) -> None:
+        """Let nobody wait any more: daemons become zombies, requests fail with ESHUTDOWN.
+
+        There is no such thing in the kernel, whose module cannot go while the device is open.
+        """
+        self._is_shut_down = True
+        for daemon in list(self._daemons.values()):
+            daemon.flags |= DaemonFlag.ZOMBIE
+            daemon.wake()
+        for context in self.contexts:
+            if context.request is not None:
+                self._fail(context.request, DeviceError(errno.ESHUTDOWN, "the device is gone"))
+
+    def _fail(self, request: Request, error: DeviceError) -> None:
+        if request.context is not None:
+            self._free_context(request.context)
+        request.finish(error)
+
+    def _free_context(self, context: MessageContext) -> None:
+        """ecryptfs_msg_ctx_alloc_to_free; what is still queued of it loses its message."""
+        if context.request is not None:
+            context.request.context = None
+            context.request.entry.body = None
+        context.state = ContextState.FREE
+        context.request = None
+        self._free.appendleft(context)

@@ -1,0 +1,76 @@
+"""The part of the kernel's FUSE protocol that the channel speaks itself: linux/fuse.h.
+
+Everything is in native byte order. Sizes are in octets.
+"""
+
+from enum import IntEnum
+from struct import Struct
+
+BUFFER_SIZE = (1 << 20) + 4096
+"""What one read of /dev/fuse may return: libfuse's largest write and its header."""
+
+
+class Opcode(IntEnum):
+    """enum fuse_opcode: the requests that are not simply passed on."""
+
+    FORGET = 2
+    OPEN = 14
+    READ = 15
+    WRITE = 16
+    RELEASE = 18
+    INIT = 26
+    INTERRUPT = 36
+    POLL = 40
+    BATCH_FORGET = 42
+
+
+IN_HEADER = Struct("=IIQQIIII")
+"""fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, total_extlen and padding."""
+
+OUT_HEADER = Struct("=IiQ")
+"""fuse_out_header: len, error (0 or a negative errno), unique."""
+
+READ_IN = Struct("=QQI")
+"""fuse_read_in: fh, offset, size; the rest is not used."""
+
+WRITE_IN = Struct("=QQI")
+"""fuse_write_in: fh, offset, size; the rest is not used."""
+
+WRITE_DATA_OFFSET = IN_HEADER.size + 40
+"""Where the data of a WRITE starts: behind the header and the whole fuse_write_in."""
+
+WRITE_OUT = Struct("=II")
+"""fuse_write_out: size, padding."""
+
+POLL_IN = Struct("=QQII")
+"""fuse_poll_in: fh, kh (names the open file in a notification), flags, events."""
+
+POLL_SCHEDULE_NOTIFY = 1
+"""Flag of POLL: somebody waits, and is to be woken by a notification."""
+
+POLL_OUT = Struct("=II")
+"""fuse_poll_out: revents, padding."""
+
+NOTIFY_POLL = 1
+"""The code of fuse_notify_poll_wakeup_out, in the header's field for the error."""
+
+NOTIFY_POLL_OUT = Struct("=Q")
+"""fuse_notify_poll_wakeup_out: kh."""
+
+INTERRUPT_IN = Struct("=Q")
+"""fuse_interrupt_in: the unique of the request that a signal interrupts."""
+
+RELEASE_IN = Struct("=Q")
+"""fuse_release_in: fh; the rest is not used."""
+
+OPEN_OUT = Struct("=QI")
+"""fuse_open_out: fh, open_flags."""
+
+FOPEN_NONSEEKABLE = 1 << 2
+FOPEN_STREAM = 1 << 4
+"""The file has no position, so that reads and writes do not wait for one another's lock on it."""
+
+INIT_OUT_MAX_BACKGROUND = OUT_HEADER.size + 16
+"""Where fuse_init_out has max_background, a u16."""
+
+MAX_BACKGROUND = 0xFFFF

@@ -1,0 +1,108 @@
+"""Hosting a tree: mount it, serve it by one of two transports, take it away again.
+
+The library's session is global, so a process can host one tree at a time.
+"""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterable
+from enum import StrEnum
+
+import pyfuse3
+import trio
+
+from ecryptfs_cuse.fuse import mount
+from ecryptfs_cuse.fuse.channel import Channel
+from ecryptfs_cuse.fuse.mount import MountError, MountWatch
+from ecryptfs_cuse.fuse.node import Directory
+from ecryptfs_cuse.fuse.operations import TreeOperations
+
+_STOP_SECONDS = 5.0
+
+_hosting = False
+
+
+class Transport(StrEnum):
+    """How requests reach the nodes."""
+
+    CHANNEL = "channel"
+    PYFUSE3 = "pyfuse3"
+
+
+@contextlib.asynccontextmanager
+async def hosted(
+    root: Directory,
+    mountpoint: str,
+    *,
+    options: Iterable[str] = (),
+    transport: Transport = Transport.CHANNEL,
+) -> AsyncIterator[trio.Event]:
+    """Serve ``root`` at ``mountpoint`` while the block runs; it can be used from the first line on.
+
+    Yields an event that is set when somebody else unmounts it. Pending reads should be ended by
+    their nodes before the block ends: whatever is still pending gets no answer but the loss of
+    the connection.
+
+    Raises MountError where it cannot be mounted, RuntimeError where this process hosts already.
+    """
+    global _hosting
+    if _hosting:
+        raise RuntimeError("this process serves a mount already: one process, one mount")
+    _hosting = True
+    try:
+        async with _hosted(root, mountpoint, tuple(options), transport) as unmounted:
+            yield unmounted
+    finally:
+        _hosting = False
+
+
+@contextlib.asynccontextmanager
+async def _hosted(
+    root: Directory, mountpoint: str, options: tuple[str, ...], transport: Transport
+) -> AsyncIterator[trio.Event]:
+    device = await trio.to_thread.run_sync(mount.mount, mountpoint, options)
+    channel = Channel(device) if transport is Transport.CHANNEL else None
+    operations = TreeOperations(root, channel.add if channel else None)
+    # The library takes over the descriptor that it is given, and closes it.
+    library = channel.library.detach() if channel else os.dup(device)
+    watch = MountWatch(mountpoint)
+    unmounted = trio.Event()
+
+    async def serve() -> None:
+        if channel is None:
+            await pyfuse3.main()
+        else:
+            await channel.run()
+        unmounted.set()
+
+    async def notice_unmount() -> None:
+        while watch.is_mounted():
+            await trio.lowlevel.wait_readable(watch)
+        unmounted.set()
+
+    try:
+        pyfuse3.init(operations, f"/dev/fd/{library}", {"default_permissions"})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            nursery.start_soon(notice_unmount)
+            if channel is not None:
+                nursery.start_soon(pyfuse3.main)
+            await operations.ready.wait()
+            try:
+                yield unmounted
+            finally:
+                with trio.move_on_after(_STOP_SECONDS, shield=True):
+                    await operations.settle()
+                    if watch.is_mounted():
+                        await trio.to_thread.run_sync(mount.unmount, mountpoint)
+                nursery.cancel_scope.cancel()
+    finally:
+        watch.close()
+        pyfuse3.close(unmount=False)
+        if channel is not None:
+            channel.close()
+        operations.close()
+        os.close(device)
+
+
+__all__ = ["MountError", "Transport", "hosted"]

@@ -1,0 +1,63 @@
+"""The device, dev/ecryptfs."""
+
+import errno
+import os
+
+from ecryptfs_cuse.core.errors import DeviceError
+from ecryptfs_cuse.core.messaging import Daemon, Identity
+from ecryptfs_cuse.core.miscdev import Miscdev
+from ecryptfs_cuse.fuse.caller import Caller
+from ecryptfs_cuse.fuse.node import File, Handle
+
+
+def identity_of(caller: Caller) -> Identity:
+    """Whose daemon, or whose requests, a caller's are."""
+    return Identity(caller.uid, caller.user_namespace)
+
+
+class DeviceFile(File):
+    """Each open registers a daemon."""
+
+    def __init__(
+        self, miscdev: Miscdev, mode: int, uid: int | None = None, gid: int | None = None
+    ) -> None:
+        super().__init__(mode, uid, gid)
+        self._miscdev = miscdev
+
+    def open(self, caller: Caller, flags: int) -> Handle:
+        """Register a daemon for the caller; O_DIRECT is refused before, as by the kernel."""
+        if flags & os.O_DIRECT:
+            raise DeviceError(errno.EINVAL, "the device knows no O_DIRECT")
+        return DeviceHandle(self._miscdev, identity_of(caller))
+
+
+class DeviceHandle(Handle):
+    """An open device: its daemon is its private data. Offsets mean nothing."""
+
+    def __init__(self, miscdev: Miscdev, identity: Identity) -> None:
+        self._miscdev = miscdev
+        self._daemon: Daemon = miscdev.open(identity, lambda: self.wake())
+
+    def read(self, size: int, offset: int) -> bytes | None:
+        """The next packet."""
+        return self._miscdev.read(self._daemon, size)
+
+    def resume_read(self, size: int, offset: int) -> bytes | None:
+        """The next packet, for a read that has been waiting."""
+        return self._miscdev.resume_read(self._daemon, size)
+
+    def interrupt_read(self) -> bytes:
+        """No octets."""
+        return self._miscdev.interrupt_read(self._daemon)
+
+    def write(self, data: bytes, offset: int) -> int:
+        """A packet from the daemon."""
+        return self._miscdev.write(self._daemon, data)
+
+    def poll(self) -> tuple[int, bool]:
+        """Readable while a packet is queued; never writable."""
+        return self._miscdev.poll(self._daemon)
+
+    def release(self) -> None:
+        """The daemon is gone."""
+        self._miscdev.release(self._daemon)

@@ -1,0 +1,57 @@
+"""Requests with a clock: what core/messaging.py leaves to whoever has one."""
+
+import math
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+import trio
+
+from ecryptfs_cuse.core.messaging import Identity, Messaging, Request
+
+
+class Exchange:
+    """Sends requests and ends those that wait too long.
+
+    ``message_wait_timeout`` is in seconds; a request with a time-out of 0 or less ends at once.
+    """
+
+    def __init__(self, messaging: Messaging, message_wait_timeout: float) -> None:
+        self._messaging = messaging
+        self._timeout = message_wait_timeout
+        # Finished requests stay in here until their time comes: taking them out would cost more.
+        self._deadlines: list[tuple[float, int, Request]] = []
+        self._serial = count()
+        self._earlier = trio.Event()
+
+    def send(
+        self,
+        identity: Identity,
+        data: bytes,
+        finished: Callable[[], None],
+        timeout: float | None = None,
+    ) -> Request:
+        """Like Messaging.send_message, and the request is over after ``timeout`` seconds at most.
+
+        Raises what send_message raises.
+        """
+        request = self._messaging.send_message(identity, data, finished)
+        timeout = self._timeout if timeout is None else timeout
+        if timeout <= 0:
+            self._messaging.time_out(request)
+        elif not request.is_finished:
+            deadline = trio.current_time() + timeout
+            heappush(self._deadlines, (deadline, next(self._serial), request))
+            if self._deadlines[0][2] is request:
+                self._earlier.set()
+        return request
+
+    async def run(self) -> None:
+        """End requests as their time comes, for ever."""
+        while True:
+            self._earlier = trio.Event()
+            with trio.move_on_at(self._deadlines[0][0] if self._deadlines else math.inf):
+                await self._earlier.wait()
+            now = trio.current_time()
+            while self._deadlines and self._deadlines[0][0] <= now:
+                self._messaging.time_out(heappop(self._deadlines)[2])

@@ -1,0 +1,48 @@
+"""The tree that is mounted.
+
+dev/ecryptfs                            the device
+sys/fs/ecryptfs/version                 the version mask
+sys/module/ecryptfs/parameters/*        the limits; Linux itself does not show them
+control/request                         raise a request as the calling user
+control/status                          daemons, contexts, counters
+"""
+
+from ecryptfs_cuse.core.messaging import Messaging
+from ecryptfs_cuse.fuse.node import Directory, Node
+from ecryptfs_cuse.nodes.device import DeviceFile
+from ecryptfs_cuse.nodes.exchange import Exchange
+from ecryptfs_cuse.nodes.parameters import Parameters
+from ecryptfs_cuse.nodes.request import RequestFile
+from ecryptfs_cuse.nodes.status import status_text
+from ecryptfs_cuse.nodes.text import TextFile
+
+VERSION_MASK = 375
+"""What Linux 6.1 shows in /sys/fs/ecryptfs/version: which features the module has, as bits."""
+
+
+def device_tree(
+    device: DeviceFile, messaging: Messaging, exchange: Exchange, parameters: Parameters
+) -> Directory:
+    """Everything that is mounted, around ``device``."""
+    values: dict[str, Node] = {name: _line(value) for name, value in parameters.shown().items()}
+    return Directory(
+        {
+            "dev": Directory({"ecryptfs": device}),
+            "sys": Directory(
+                {
+                    "fs": Directory({"ecryptfs": Directory({"version": _line(VERSION_MASK)})}),
+                    "module": Directory({"ecryptfs": Directory({"parameters": Directory(values)})}),
+                }
+            ),
+            "control": Directory(
+                {
+                    "request": RequestFile(exchange),
+                    "status": TextFile(lambda: status_text(messaging)),
+                }
+            ),
+        }
+    )
+
+
+def _line(value: float) -> TextFile:
+    return TextFile(lambda: f"{value}\n")

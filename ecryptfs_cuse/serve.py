@@ -1,0 +1,117 @@
+"""The device, mounted and served, for programs that embed it.
+
+    from ecryptfs_cuse.serve import serve
+
+    async with serve("/tmp/ecryptfs") as device:
+        answer = await device.request(packet)       # while a daemon has device.path open
+
+A thread that serves must never itself wait for the file system that it serves: a daemon on this
+device belongs into another thread or another process.
+"""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import trio
+
+from ecryptfs_cuse.core.errors import DeviceError
+from ecryptfs_cuse.core.messaging import Identity, Messaging
+from ecryptfs_cuse.core.miscdev import Miscdev
+from ecryptfs_cuse.fuse import mount
+from ecryptfs_cuse.fuse.caller import own_user_namespace
+from ecryptfs_cuse.fuse.mount import MountError
+from ecryptfs_cuse.fuse.session import Transport, hosted
+from ecryptfs_cuse.nodes.device import DeviceFile
+from ecryptfs_cuse.nodes.exchange import Exchange
+from ecryptfs_cuse.nodes.parameters import Parameters
+from ecryptfs_cuse.nodes.status import status
+from ecryptfs_cuse.nodes.tree import device_tree
+
+__all__ = ["DEVICE_MODE", "Device", "DeviceError", "MountError", "Parameters", "Transport", "serve"]
+
+DEVICE_MODE = 0o600
+
+
+class Device:
+    """A mounted device. Get one from ``serve``.
+
+    mountpoint, path: where the tree and, in it, the device are.
+    """
+
+    def __init__(
+        self, mountpoint: str, messaging: Messaging, exchange: Exchange, unmounted: trio.Event
+    ) -> None:
+        self.mountpoint = mountpoint
+        self.path = os.path.join(mountpoint, "dev", "ecryptfs")
+        self._messaging = messaging
+        self._exchange = exchange
+        self._unmounted = unmounted
+
+    async def request(
+        self, packet: bytes, *, uid: int | None = None, timeout: float | None = None
+    ) -> bytes:
+        """Have the daemon of ``uid`` answer a tag packet, as eCryptfs would for a file of ``uid``.
+
+        uid: an effective uid in this process's user namespace; by default our own.
+        timeout: in seconds, in place of the parameter message_wait_timeout.
+
+        Raises DeviceError ENOTCONN where the user has no daemon, ENOMEM where no message context
+        is free, ENOMSG where the daemon did not answer in time, ESHUTDOWN and ENODEV when the
+        device goes; BuildError where the packet is longer than a message can be. Cancelled, it is
+        gone at once; its context is free after the answer or the time-out.
+        """
+        identity = Identity(os.geteuid() if uid is None else uid, own_user_namespace())
+        finished = trio.Event()
+        request = self._exchange.send(identity, packet, finished.set, timeout)
+        try:
+            await finished.wait()
+        except trio.Cancelled:
+            request.abandon()
+            raise
+        return request.take()
+
+    def status(self) -> dict[str, Any]:
+        """What control/status says: daemons, contexts, counters."""
+        return status(self._messaging)
+
+    async def wait_unmounted(self) -> None:
+        """Wait until somebody else unmounts the device."""
+        await self._unmounted.wait()
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    mountpoint: str | os.PathLike[str],
+    parameters: Parameters = Parameters(),  # noqa: B008  # frozen: sharing it does no harm
+    *,
+    options: Iterable[str] = (),
+    transport: Transport = Transport.CHANNEL,
+    mode: int = DEVICE_MODE,
+    uid: int | None = None,
+    gid: int | None = None,
+) -> AsyncIterator[Device]:
+    """Mount the device at ``mountpoint``, an existing directory, and serve it during the block.
+
+    options: of mount(8) and fuse(8), such as "allow_other".
+    mode, uid, gid: of the device's file; by default 0600 and ours.
+
+    At the end blocked readers return 0 octets, requests fail, and the mount is gone, files still
+    open in it or not. Raises MountError where it cannot be mounted.
+    """
+    messaging = Messaging(parameters.message_buf_len)
+    exchange = Exchange(messaging, parameters.message_wait_timeout)
+    device_file = DeviceFile(Miscdev(messaging), mode, uid, gid)
+    tree = device_tree(device_file, messaging, exchange, parameters)
+    where = mount.resolve(mountpoint)
+    async with (
+        hosted(tree, where, options=options, transport=transport) as unmounted,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(exchange.run)
+        try:
+            yield Device(where, messaging, exchange, unmounted)
+        finally:
+            messaging.shut_down()
+            nursery.cancel_scope.cancel()
