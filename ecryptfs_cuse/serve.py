@@ -11,7 +11,7 @@ device belongs into another thread or another process.
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import trio
@@ -105,13 +105,26 @@ async def serve(
     device_file = DeviceFile(Miscdev(messaging), mode, uid, gid)
     tree = device_tree(device_file, messaging, exchange, parameters)
     where = mount.resolve(mountpoint)
-    async with (
-        hosted(tree, where, options=options, transport=transport) as unmounted,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(exchange.run)
-        try:
-            yield Device(where, messaging, exchange, unmounted)
-        finally:
-            messaging.shut_down()
-            nursery.cancel_scope.cancel()
+    with _unwrapped():
+        async with (
+            hosted(tree, where, options=options, transport=transport) as unmounted,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(exchange.run)
+            try:
+                yield Device(where, messaging, exchange, unmounted)
+            finally:
+                messaging.shut_down()
+                nursery.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Let what the block of ``serve`` raises out as it is, not in the groups of our nurseries."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from None

@@ -1,15 +1,18 @@
 """The kernel's verdict on a daemon's answer: keystore.c.
 
-verdict   on what
-EIO       status other than 0, another tag, fewer than four octets, octets missing,
-          an encrypted key above 512 octets; for tag 65 also: a payload below three octets,
-          a key above 64 octets, a wrong checksum, a packet length that cannot be read
-EINVAL    tag 67 whose packet length cannot be read
+EIO, for tag 65 and tag 67: a status other than 0, another tag, fewer than four octets, octets
+missing, an encrypted key above 512 octets.
+
+EIO, for tag 65 alone: a packet length that cannot be read, a payload below three octets, a wrong
+checksum, a key above 64 octets, an unknown cipher code.
+
+EINVAL, for tag 67 alone: a packet length that cannot be read.
 """
 
 import errno
 
 from ecryptfs_cuse.core.errors import DeviceError
+from ecryptfs_cuse.wire.ciphers import KNOWN_CODES
 from ecryptfs_cuse.wire.errors import LengthError, ParseError
 from ecryptfs_cuse.wire.tags import STATUS_OK, FileKey, Tag65, Tag67, parse_file_key, parse_reply
 
@@ -29,6 +32,8 @@ def decrypted_key(answer: bytes) -> FileKey:
         raise DeviceError(errno.EIO, str(error)) from None
     if len(file_key.key) > KEY_MAX:
         raise DeviceError(errno.EIO, f"the key has more than {KEY_MAX} octets")
+    if file_key.cipher_code not in KNOWN_CODES:
+        raise DeviceError(errno.EIO, f"the cipher code {file_key.cipher_code} is unknown")
     return file_key
 
 

@@ -1,10 +1,12 @@
 """The tree that is mounted.
 
-dev/ecryptfs                            the device
-sys/fs/ecryptfs/version                 the version mask
-sys/module/ecryptfs/parameters/*        the limits; Linux itself does not show them
-control/request                         raise a request as the calling user
-control/status                          daemons, contexts, counters
+    dev/ecryptfs                            the device
+    sys/fs/ecryptfs/version                 the version mask
+    sys/module/ecryptfs/parameters/*        the limits; Linux itself does not show them
+    control/request                         raise a request as the calling user
+    control/status                          daemons, contexts, counters
+
+Each file's behaviour is in a module of its own.
 """
 
 from ecryptfs_cuse.core.messaging import Messaging

@@ -1,0 +1,188 @@
+"""ecryptfs-cuse mount and umount."""
+
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+
+import click
+import trio
+from rich.console import Console
+from rich.logging import RichHandler
+
+from ecryptfs_cuse.cli.background import in_background
+from ecryptfs_cuse.cli.errors import MountFailed
+from ecryptfs_cuse.fuse import mount as mounts
+from ecryptfs_cuse.fuse.mount import MountError
+from ecryptfs_cuse.nodes.parameters import MESSAGE_BUF_LEN_MAX
+from ecryptfs_cuse.serve import DEVICE_MODE, Parameters, Transport, serve
+
+logger = logging.getLogger(__name__)
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+_DEFAULTS = Parameters()
+
+
+def _octal(digits: str) -> int:
+    try:
+        mode = int(digits, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise click.BadParameter(f"{digits!r} is not a mode: give octal digits, such as 0600")
+    return mode
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path())
+@click.option("-o", "options", metavar="OPTIONS", help="Options of mount(8), with commas between.")
+@click.option("--allow-other", is_flag=True, help="Let users other than the mounting one in.")
+@click.option(
+    "--mode",
+    type=_octal,
+    metavar="OCTAL",
+    default=f"{DEVICE_MODE:04o}",
+    show_default=True,
+    help="The mode of dev/ecryptfs.",
+)
+@click.option("--uid", type=click.IntRange(0), help="The owner of dev/ecryptfs.  [default: you]")
+@click.option("--gid", type=click.IntRange(0), help="The group of dev/ecryptfs.  [default: yours]")
+@click.option(
+    "--transport",
+    type=click.Choice([transport.value for transport in Transport]),
+    default=Transport.CHANNEL.value,
+    show_default=True,
+    help="How requests reach the device; pyfuse3 is slower and cannot interrupt a read.",
+)
+@click.option(
+    "--bind",
+    metavar="PATH",
+    type=click.Path(),
+    help="Put the device at PATH too, for daemons that look nowhere else. Needs root.",
+)
+@click.option(
+    "--message-buf-len",
+    type=click.IntRange(0, MESSAGE_BUF_LEN_MAX),
+    default=_DEFAULTS.message_buf_len,
+    show_default=True,
+    help="How many requests can wait at a time.",
+)
+@click.option(
+    "--message-wait-timeout",
+    type=float,
+    default=_DEFAULTS.message_wait_timeout,
+    show_default=True,
+    help="How long each waits, in seconds.",
+)
+@click.option(
+    "--number-of-users",
+    type=click.IntRange(1),
+    default=_DEFAULTS.number_of_users,
+    show_default=True,
+    help="As with the kernel's module; of no effect here.",
+)
+@click.option("--background", is_flag=True, help="Go on in the background once it is ready.")
+@click.option("-v", "--verbose", count=True, help="Say more on standard error; twice: everything.")
+def mount(
+    mountpoint: str,
+    options: str | None,
+    allow_other: bool,
+    mode: int,
+    uid: int | None,
+    gid: int | None,
+    transport: str,
+    bind: str | None,
+    message_buf_len: int,
+    message_wait_timeout: float,
+    number_of_users: int,
+    background: bool,
+    verbose: int,
+) -> None:
+    """Mount the device under MOUNTPOINT, an existing directory, and serve it.
+
+    When it can be opened, one line says so on standard output:
+
+    \b
+        ready: MOUNTPOINT/dev/ecryptfs
+
+    It ends with Ctrl-C, SIGTERM, or when it is unmounted, and leaves nothing mounted.
+
+    \b
+    Example: a device, and the reference daemon on it
+        mkdir -p /tmp/ecryptfs
+        ecryptfs-cuse mount /tmp/ecryptfs --background
+        ecryptfs-keyd --device /tmp/ecryptfs/dev/ecryptfs --key key.pem
+    """
+    _log(verbose)
+    parameters = Parameters(message_buf_len, message_wait_timeout, number_of_users)
+    chosen = [option for option in (options or "").split(",") if option]
+    if allow_other:
+        chosen.append("allow_other")
+    where = mounts.resolve(mountpoint)
+    target = mounts.resolve(bind) if bind is not None else None
+
+    async def run(ready: Callable[[], None]) -> None:
+        with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+            async with serve(
+                where,
+                parameters,
+                options=chosen,
+                transport=Transport(transport),
+                mode=mode,
+                uid=uid,
+                gid=gid,
+            ) as device:
+                created = target is not None and await trio.to_thread.run_sync(
+                    mounts.bind, device.path, target
+                )
+                try:
+                    click.echo(f"ready: {os.path.join(mountpoint, 'dev', 'ecryptfs')}")
+                    ready()
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(_at_signal, signals, nursery)
+                        await device.wait_unmounted()
+                        nursery.cancel_scope.cancel()
+                finally:
+                    if target is not None:
+                        with trio.CancelScope(shield=True):
+                            await trio.to_thread.run_sync(mounts.unbind, target, created)
+
+    def serve_until_stopped(ready: Callable[[], None]) -> None:
+        try:
+            trio.run(run, ready)
+        except MountError as error:
+            raise MountFailed(str(error)) from None
+
+    if background:
+        in_background(serve_until_stopped)
+    else:
+        serve_until_stopped(lambda: None)
+
+
+async def _at_signal(signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
+    async for number in signals:
+        logger.info("stopping: %s", signal.Signals(number).name)
+        nursery.cancel_scope.cancel()
+
+
+def _log(verbose: int) -> None:
+    logging.basicConfig(
+        level=max(logging.DEBUG, logging.WARNING - 10 * verbose),
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+    )
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path())
+def umount(mountpoint: str) -> None:
+    """Unmount the device at MOUNTPOINT: its server ends, blocked daemons are released."""
+    where = mounts.resolve(mountpoint)
+    if not mounts.mount_ids(where):
+        raise MountFailed(f"nothing is mounted at {where}")
+    try:
+        mounts.unmount(where)
+    except MountError as error:
+        raise MountFailed(str(error)) from None

@@ -1,0 +1,59 @@
+"""ecryptfs-cuse status."""
+
+import json
+import os
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from ecryptfs_cuse.cli.errors import Failed
+
+
+@click.command()
+@click.option(
+    "--mount",
+    "mountpoint",
+    required=True,
+    metavar="MOUNTPOINT",
+    type=click.Path(),
+    help="Where the device is mounted.",
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+def status(mountpoint: str, as_json: bool) -> None:
+    """Show the registered daemons, the requests under way and what happened so far."""
+    path = os.path.join(mountpoint, "control", "status")
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise Failed(f"no device is mounted at {mountpoint}: {error.strerror}") from None
+    if as_json:
+        click.echo(text, nl=False)
+    else:
+        _show(json.loads(text))
+
+
+def _show(content: dict[str, Any]) -> None:
+    console = Console()
+    daemons = Table("user", "user namespace", "unread", "flags", title="daemons")
+    for daemon in content["daemons"]:
+        daemons.add_row(
+            str(daemon["euid"]),
+            str(daemon["user_namespace"]),
+            str(daemon["queued"]),
+            ", ".join(daemon["flags"]),
+        )
+    console.print(daemons if content["daemons"] else "no daemons")
+    contexts = content["contexts"]
+    waiting = Table("index", "counter", "user", title="requests under way")
+    for context in contexts["in_use"]:
+        waiting.add_row(str(context["index"]), str(context["counter"]), str(context["euid"]))
+    if contexts["in_use"]:
+        console.print(waiting)
+    console.print(f"message contexts: {contexts['free']} of {contexts['total']} free")
+    totals = ", ".join(
+        f"{value} {name.replace('_', ' ')}" for name, value in content["totals"].items()
+    )
+    console.print(f"since the start: {totals}")
