@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Callable
 
 import click
 import trio
-from rich.console import Console
-from rich.logging import RichHandler
 
 from ecryptfs_cuse.cli.background import in_background
 from ecryptfs_cuse.cli.errors import MountFailed
@@ -170,8 +168,7 @@ async def _at_signal(signals: AsyncIterator[int], nursery: trio.Nursery) -> None
 def _log(verbose: int) -> None:
     logging.basicConfig(
         level=max(logging.DEBUG, logging.WARNING - 10 * verbose),
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+        format="ecryptfs-cuse: %(message)s",
     )
 
 

@@ -11,7 +11,6 @@ import re
 import select
 import socket
 import subprocess
-from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -119,14 +118,9 @@ def mount(mountpoint: str, options: Iterable[str]) -> int:
             env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
             pass_fds=(theirs.fileno(),),
         )
-        _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_LEN(array("i").itemsize))
-    descriptors = array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors.frombytes(data)
+        _, descriptors, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
     if not descriptors:
         raise MountError(f"fusermount3 mounted {mountpoint} but passed no descriptor")
-    os.set_inheritable(descriptors[0], False)
     return descriptors[0]
 
 

@@ -1,6 +1,7 @@
 """The device, dev/ecryptfs."""
 
 import errno
+import logging
 import os
 
 from ecryptfs_cuse.core.errors import DeviceError
@@ -8,6 +9,11 @@ from ecryptfs_cuse.core.messaging import Daemon, Identity
 from ecryptfs_cuse.core.miscdev import Miscdev
 from ecryptfs_cuse.fuse.caller import Caller
 from ecryptfs_cuse.fuse.node import File, Handle
+from ecryptfs_cuse.wire.packet import PacketType
+
+logger = logging.getLogger(__name__)
+
+_GREETINGS = {kind.value: kind.name for kind in (PacketType.HELO, PacketType.QUIT)}
 
 
 def identity_of(caller: Caller) -> Identity:
@@ -37,6 +43,8 @@ class DeviceHandle(Handle):
     def __init__(self, miscdev: Miscdev, identity: Identity) -> None:
         self._miscdev = miscdev
         self._daemon: Daemon = miscdev.open(identity, lambda: self.wake())
+        self._user = identity.euid
+        logger.info("user %d: daemon registered", self._user)
 
     def read(self, size: int, offset: int) -> bytes | None:
         """The next packet."""
@@ -52,7 +60,10 @@ class DeviceHandle(Handle):
 
     def write(self, data: bytes, offset: int) -> int:
         """A packet from the daemon."""
-        return self._miscdev.write(self._daemon, data)
+        written = self._miscdev.write(self._daemon, data)
+        if data[0] in _GREETINGS:
+            logger.info("user %d: %s", self._user, _GREETINGS[data[0]])
+        return written
 
     def poll(self) -> tuple[int, bool]:
         """Readable while a packet is queued; never writable."""
@@ -61,3 +72,4 @@ class DeviceHandle(Handle):
     def release(self) -> None:
         """The daemon is gone."""
         self._miscdev.release(self._daemon)
+        logger.info("user %d: daemon gone", self._user)
