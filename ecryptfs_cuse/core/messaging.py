@@ -191,6 +191,7 @@ class Messaging:
         self.contexts = [MessageContext(index) for index in range(message_buf_len)]
         self._free = deque(self.contexts)
         self._daemons: dict[Identity, Daemon] = {}
+        self._dropped: set[Request] = set()  # they wait for their time-out without a context
         self._is_shut_down = False
 
     @property
@@ -223,6 +224,7 @@ class Messaging:
         while daemon.out_queue:
             entry = daemon.out_queue.popleft()
             if entry.request is not None and entry.request.context is not None:
+                self._dropped.add(entry.request)
                 self._free_context(entry.request.context)
         del self._daemons[daemon.identity]
 
@@ -304,13 +306,14 @@ class Messaging:
         for daemon in list(self._daemons.values()):
             daemon.flags |= DaemonFlag.ZOMBIE
             daemon.wake()
-        for context in self.contexts:
-            if context.request is not None:
-                self._fail(context.request, DeviceError(errno.ESHUTDOWN, "the device is gone"))
+        waiting = [context.request for context in self.contexts if context.request is not None]
+        for request in (*waiting, *self._dropped):
+            self._fail(request, DeviceError(errno.ESHUTDOWN, "the device is gone"))
 
     def _fail(self, request: Request, error: DeviceError) -> None:
         if request.context is not None:
             self._free_context(request.context)
+        self._dropped.discard(request)
         request.finish(error)
 
     def _free_context(self, context: MessageContext) -> None:

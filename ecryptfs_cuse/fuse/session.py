@@ -93,8 +93,7 @@ async def _hosted(
             finally:
                 with trio.move_on_after(_STOP_SECONDS, shield=True):
                     await operations.settle()
-                    if watch.is_mounted():
-                        await trio.to_thread.run_sync(mount.unmount, mountpoint)
+                    await _unmount(watch, mountpoint)
                 nursery.cancel_scope.cancel()
     finally:
         watch.close()
@@ -105,4 +104,11 @@ async def _hosted(
         os.close(device)
 
 
-__all__ = ["MountError", "Transport", "hosted"]
+async def _unmount(watch: MountWatch, mountpoint: str) -> None:
+    if not watch.is_mounted():
+        return
+    try:
+        await trio.to_thread.run_sync(mount.unmount, mountpoint)
+    except MountError:
+        if watch.is_mounted():  # or somebody was faster
+            raise

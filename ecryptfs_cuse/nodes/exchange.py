@@ -37,7 +37,7 @@ class Exchange:
         """
         request = self._messaging.send_message(identity, data, finished)
         timeout = self._timeout if timeout is None else timeout
-        if timeout <= 0:
+        if not timeout > 0:  # not a number is no time either
             self._messaging.time_out(request)
         elif not request.is_finished:
             deadline = trio.current_time() + timeout

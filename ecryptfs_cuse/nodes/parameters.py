@@ -1,5 +1,6 @@
 """The parameters of the kernel's module."""
 
+import math
 from dataclasses import dataclass
 
 MESSAGE_BUF_LEN_MAX = 1 << 16
@@ -13,7 +14,7 @@ class Parameters:
 
     message_buf_len: how many requests can wait at a time, all users together, 0 to 65536.
     message_wait_timeout: how long each waits, in seconds; 0 or less: not at all.
-    number_of_users: an estimate, 1 to 32768; of no effect here.
+    number_of_users: an estimate, 1 or more; of no effect here.
 
     Raises ValueError for a value outside these.
     """
@@ -27,6 +28,8 @@ class Parameters:
             raise ValueError(
                 f"message_buf_len is 0 to {MESSAGE_BUF_LEN_MAX}, not {self.message_buf_len}"
             )
+        if math.isnan(self.message_wait_timeout):
+            raise ValueError("message_wait_timeout is a number of seconds, not nan")
         if self.number_of_users < 1:
             raise ValueError(f"number_of_users is 1 or more, not {self.number_of_users}")
 

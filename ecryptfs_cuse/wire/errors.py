@@ -13,7 +13,7 @@ class ParseError(ValueError):
 
 
 class LengthError(ParseError):
-    """The octets do not start with a packet length, or it is longer than what follows it.
+    """The octets do not start with a packet length.
 
     A class of its own because the kernel's verdict on it differs: see core/keystore.py.
     """

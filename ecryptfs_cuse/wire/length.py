@@ -14,7 +14,7 @@ Source: keystore.c, ecryptfs_parse_packet_length and ecryptfs_write_packet_lengt
 
 from typing import Any
 
-from construct import Construct, stream_read, stream_write
+from construct import Construct, GreedyBytes, Prefixed, stream_read, stream_write
 
 from ecryptfs_cuse.wire.errors import BuildError, LengthError
 
@@ -66,3 +66,15 @@ class PacketLength(Construct):  # type: ignore[misc]  # construct has no type in
         octets = build_length(obj)
         stream_write(stream, octets, len(octets), path)
         return obj
+
+
+class Counted(Prefixed):  # type: ignore[misc]  # construct has no type information
+    """Octets behind their packet length."""
+
+    def __init__(self) -> None:
+        super().__init__(PacketLength(), GreedyBytes)
+
+    def _emitparse(self, code: Any) -> str:
+        # What Prefixed compiles to does not notice that octets are missing; this way the compiled
+        # code calls _parse, which does.
+        raise NotImplementedError

@@ -22,15 +22,13 @@ from typing import Any, ClassVar
 from construct import (
     Construct,
     ConstructError,
-    GreedyBytes,
     Int8ub,
     Int16ub,
-    Prefixed,
     Struct,
 )
 
 from ecryptfs_cuse.wire.errors import BuildError, LengthError, ParseError
-from ecryptfs_cuse.wire.length import PacketLength
+from ecryptfs_cuse.wire.length import Counted
 
 SIGNATURE_SIZE = 16
 """Octets of a signature: eight octets of a digest in hexadecimal (ECRYPTFS_SIG_SIZE_HEX)."""
@@ -39,7 +37,7 @@ STATUS_OK = 0
 STATUS_FAILED = 0xFF
 _REPLY_MIN = 4  # the kernel refuses a shorter reply, even where its fields would fit
 
-_counted = Prefixed(PacketLength(), GreedyBytes)
+_counted = Counted()
 _REQUEST = Struct("tag" / Int8ub, "signature" / _counted, "content" / _counted).compile()
 _REPLY = Struct("tag" / Int8ub, "status" / Int8ub, "content" / _counted).compile()
 _FAILURE = Struct("tag" / Int8ub, "status" / Int8ub).compile()
