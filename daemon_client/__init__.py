@@ -1,1 +1,23 @@
-"""The reference key daemon."""
+"""The reference key daemon: answers eCryptfs' requests with RSA keys, on any /dev/ecryptfs.
+
+    from daemon_client import Daemon, load_key
+
+    async with Daemon("/dev/ecryptfs", [load_key("key.pem")]) as daemon:
+        await daemon.run()
+
+The command is ``ecryptfs-keyd``.
+"""
+
+from daemon_client.daemon import Daemon
+from daemon_client.device import DaemonError, DeviceGoneError, DeviceOpenError
+from daemon_client.keys import KeyFileError, RsaKey, load_key
+
+__all__ = [
+    "Daemon",
+    "DaemonError",
+    "DeviceGoneError",
+    "DeviceOpenError",
+    "KeyFileError",
+    "RsaKey",
+    "load_key",
+]

@@ -37,7 +37,7 @@ DEVICE_MODE = 0o600
 class Device:
     """A mounted device. Get one from ``serve``.
 
-    mountpoint, path: where the tree and, in it, the device are.
+    mountpoint, path, status_path: where the tree is and, in it, the device and control/status.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Device:
     ) -> None:
         self.mountpoint = mountpoint
         self.path = os.path.join(mountpoint, "dev", "ecryptfs")
+        self.status_path = os.path.join(mountpoint, "control", "status")
         self._messaging = messaging
         self._exchange = exchange
         self._unmounted = unmounted
@@ -111,11 +112,23 @@ async def serve(
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(exchange.run)
+            device = Device(where, messaging, exchange, unmounted)
             try:
-                yield Device(where, messaging, exchange, unmounted)
+                await trio.to_thread.run_sync(_open_and_close, device.status_path)
+                yield device
             finally:
                 messaging.shut_down()
                 nursery.cancel_scope.cancel()
+
+
+def _open_and_close(path: str) -> None:
+    """Let the kernel learn, at the first close, that it need not tell us of closes (FUSE_FLUSH).
+
+    Later may be too late: a program that embeds the device and a daemon, and starts a process,
+    holds Python's lock while that process closes its copy of the daemon's descriptor, so that we
+    could not answer.
+    """
+    os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ class Program:
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            print(f"  {self._name}: {line.rstrip()}", flush=True)
+            print(f"  {line.rstrip()}", flush=True)
             with self._news:
                 self._lines.append(line)
                 self._news.notify_all()
