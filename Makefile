@@ -1,9 +1,10 @@
-# setup   install what is missing: Debian packages, and a virtual environment in .venv
-# demo    set up, then show the main job: our daemon and the real ecryptfsd on the device
-# test    set up, then run all tests
-# check   set up, then the linter, the formatter's opinion and the type checker
-# bench   set up, then compare the transports side by side
-.PHONY: setup demo test check bench
+# setup        install what is missing: Debian packages, and a virtual environment in .venv
+# demo         set up, then show the main job: our daemon and the real ecryptfsd on the device
+# test         set up, then run all tests
+# test-kernel  set up, then the conformance cases on a real kernel's device, in a virtual machine
+# check        set up, then the linter, the formatter's opinion and the type checker
+# bench        set up, then compare the transports side by side
+.PHONY: setup demo test test-kernel check bench
 
 PYTHON ?= python3
 python := .venv/bin/python
@@ -19,6 +20,10 @@ demo: setup
 
 test: setup
 	$(python) -m pytest $(ARGS)
+
+test-kernel: setup
+	@tools/kernel-vm -t 900 -- $(python) -m pytest tests/conformance --system=kernel \
+		-p no:cacheprovider -p no:hypothesispytest $(ARGS)
 
 check: setup
 	.venv/bin/ruff check

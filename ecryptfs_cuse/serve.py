@@ -106,19 +106,42 @@ async def serve(
     device_file = DeviceFile(Miscdev(messaging), mode, uid, gid)
     tree = device_tree(device_file, messaging, exchange, parameters)
     where = mount.resolve(mountpoint)
-    with _unwrapped():
+    raised: BaseException | None = None
+    try:
         async with (
             hosted(tree, where, options=options, transport=transport) as unmounted,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(exchange.run)
+            nursery.start_soon(_shut_down_when, unmounted, messaging)
             device = Device(where, messaging, exchange, unmounted)
             try:
                 await trio.to_thread.run_sync(_open_and_close, device.status_path)
                 yield device
+            except BaseException as error:
+                raised = error
+                raise
             finally:
                 messaging.shut_down()
                 nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # What the block raised comes out as it is, not in the groups of our nurseries.
+        if raised is not None and set(_leaves(group)) <= set(_leaves(raised)):
+            raise raised from raised.__cause__
+        raise
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+async def _shut_down_when(unmounted: trio.Event, messaging: Messaging) -> None:
+    await unmounted.wait()
+    messaging.shut_down()
 
 
 def _open_and_close(path: str) -> None:
@@ -129,15 +152,3 @@ def _open_and_close(path: str) -> None:
     could not answer.
     """
     os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-
-
-@contextlib.contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Let what the block of ``serve`` raises out as it is, not in the groups of our nurseries."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        raise error from None

@@ -37,7 +37,7 @@ def _octal(digits: str) -> int:
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint")
 @click.option("-o", "options", metavar="OPTIONS", help="Options of mount(8), with commas between.")
 @click.option("--allow-other", is_flag=True, help="Let users other than the mounting one in.")
 @click.option(
@@ -60,7 +60,6 @@ def _octal(digits: str) -> int:
 @click.option(
     "--bind",
     metavar="PATH",
-    type=click.Path(),
     help="Put the device at PATH too, for daemons that look nowhere else. Needs root.",
 )
 @click.option(
@@ -185,7 +184,7 @@ def _forbid_core_dumps() -> None:
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint")
 def umount(mountpoint: str) -> None:
     """Unmount the device at MOUNTPOINT: its server ends, blocked daemons are released."""
     where = mounts.resolve(mountpoint)

@@ -40,7 +40,6 @@ _mount_option = click.option(
     "mountpoint",
     required=True,
     metavar="MOUNTPOINT",
-    type=click.Path(),
     help="Where the device is mounted.",
 )
 _sig_option = click.option(

@@ -17,7 +17,6 @@ from ecryptfs_cuse.cli.errors import Failed
     "mountpoint",
     required=True,
     metavar="MOUNTPOINT",
-    type=click.Path(),
     help="Where the device is mounted.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")

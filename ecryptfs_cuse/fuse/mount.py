@@ -87,17 +87,20 @@ class MountWatch:
 def is_stale(path: str) -> bool:
     """Whether a FUSE file system is at ``path`` whose server has died."""
     try:
-        os.stat(path)
+        os.statvfs(path)  # not stat: the kernel may still know the attributes
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
 
 
-def clear_stale(path: str) -> None:
-    """Take away what servers that died have left mounted at ``path``, and say so."""
+def _clear_stale(path: str) -> None:
     while is_stale(path):
         unmount(path)
-        logger.warning("cleared the stale mount at %s: its server had died", path)
+        _say_cleared(path)
+
+
+def _say_cleared(path: str) -> None:
+    logger.warning("cleared the stale mount at %s: its server had died", path)
 
 
 def mount(mountpoint: str, options: Iterable[str]) -> int:
@@ -105,7 +108,7 @@ def mount(mountpoint: str, options: Iterable[str]) -> int:
 
     Clears a stale mount away before. Raises MountError.
     """
-    clear_stale(mountpoint)
+    _clear_stale(mountpoint)
     if not os.path.isdir(mountpoint):
         raise MountError(f"{mountpoint} is not a directory: create it first")
     if any(kind == _FSTYPE for _, kind in _mounts(mountpoint)):
@@ -132,8 +135,11 @@ def unmount(mountpoint: str) -> None:
 def bind(source: str, target: str) -> bool:
     """Make the file ``source`` appear at ``target`` too; whether ``target`` had to be created.
 
-    Raises MountError.
+    Clears away a file that a server which died has left bound there. Raises MountError.
     """
+    if is_stale(target):
+        unbind(target, remove=False)
+        _say_cleared(target)
     created = not os.path.lexists(target)
     try:
         if created:

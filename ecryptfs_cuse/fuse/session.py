@@ -17,8 +17,6 @@ from ecryptfs_cuse.fuse.mount import MountError, MountWatch
 from ecryptfs_cuse.fuse.node import Directory
 from ecryptfs_cuse.fuse.operations import TreeOperations
 
-_STOP_SECONDS = 5.0
-
 _hosting = False
 
 
@@ -60,55 +58,80 @@ async def hosted(
 async def _hosted(
     root: Directory, mountpoint: str, options: tuple[str, ...], transport: Transport
 ) -> AsyncIterator[trio.Event]:
-    device = await trio.to_thread.run_sync(mount.mount, mountpoint, options)
+    # default_permissions is said to the kernel here, because the library does not mount.
+    device = await trio.to_thread.run_sync(
+        mount.mount, mountpoint, ("default_permissions", *options)
+    )
+    watch = MountWatch(mountpoint)
     channel = Channel(device) if transport is Transport.CHANNEL else None
     operations = TreeOperations(root, channel.add if channel else None)
-    # The library takes over the descriptor that it is given, and closes it.
-    library = channel.library.detach() if channel else os.dup(device)
-    watch = MountWatch(mountpoint)
+    try:
+        # The library takes over the descriptor that it is given, and closes it.
+        library = channel.library.detach() if channel else os.dup(device)
+        pyfuse3.init(operations, f"/dev/fd/{library}", set())
+        try:
+            async with _serving(operations, channel, watch) as unmounted:
+                yield unmounted
+        finally:
+            pyfuse3.close(unmount=False)
+    finally:
+        if channel is not None:
+            channel.close()
+        operations.close()
+        os.close(device)
+        # After the connection is gone, so that nothing that unmounting does can wait for us.
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(_unmount, watch, mountpoint)
+        watch.close()
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    operations: TreeOperations, channel: Channel | None, watch: MountWatch
+) -> AsyncIterator[trio.Event]:
+    """Serve during the block, and go on while it is being cancelled, until its last line."""
     unmounted = trio.Event()
 
     async def serve() -> None:
-        if channel is None:
-            await pyfuse3.main()
-        else:
-            await channel.run()
+        with serving:
+            if channel is None:
+                await pyfuse3.main()
+            else:
+                await channel.run()
         unmounted.set()
+
+    async def serve_library() -> None:
+        with serving_library:
+            await pyfuse3.main()
 
     async def notice_unmount() -> None:
         while watch.is_mounted():
             await trio.lowlevel.wait_readable(watch)
         unmounted.set()
 
-    try:
-        pyfuse3.init(operations, f"/dev/fd/{library}", {"default_permissions"})
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve)
-            nursery.start_soon(notice_unmount)
-            if channel is not None:
-                nursery.start_soon(pyfuse3.main)
-            await operations.ready.wait()
-            try:
-                yield unmounted
-            finally:
-                with trio.move_on_after(_STOP_SECONDS, shield=True):
-                    await operations.settle()
-                    await _unmount(watch, mountpoint)
-                nursery.cancel_scope.cancel()
-    finally:
-        watch.close()
-        pyfuse3.close(unmount=False)
+    serving = trio.CancelScope(shield=True)
+    serving_library = trio.CancelScope(shield=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
         if channel is not None:
-            channel.close()
-        operations.close()
-        os.close(device)
+            nursery.start_soon(serve_library)
+        nursery.start_soon(notice_unmount)
+        try:
+            await operations.ready.wait()
+            yield unmounted
+        finally:
+            with trio.CancelScope(shield=True):
+                await operations.settle()
+            serving.cancel()
+            serving_library.cancel()
+            nursery.cancel_scope.cancel()
 
 
-async def _unmount(watch: MountWatch, mountpoint: str) -> None:
+def _unmount(watch: MountWatch, mountpoint: str) -> None:
     if not watch.is_mounted():
         return
     try:
-        await trio.to_thread.run_sync(mount.unmount, mountpoint)
+        mount.unmount(mountpoint)
     except MountError:
         if watch.is_mounted():  # or somebody was faster
             raise

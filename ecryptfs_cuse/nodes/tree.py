@@ -47,4 +47,4 @@ def device_tree(
 
 
 def _line(value: float) -> TextFile:
-    return TextFile(lambda: f"{value}\n")
+    return TextFile(lambda: f"{value:g}\n")
