@@ -1,8 +1,8 @@
 """The main job, shown: key daemons on the device, requests raised, answers checked.
 
 Run by ``make demo``. First the reference daemon wraps and unwraps a hundred file keys. Then the
-real ecryptfsd opens the device at its own path, /dev/ecryptfs, in a private mount namespace, so
-that nothing of this machine's own /dev and /sys changes; that part needs root, and asks sudo.
+real ecryptfsd opens the device at its own path, /dev/ecryptfs, in a private mount namespace with a
+/dev of its own, so that nothing on this machine changes; that part needs root, and asks sudo.
 """
 
 import os
@@ -25,6 +25,17 @@ KEYS = 100
 PATIENCE = 10.0
 UNKNOWN_SIGNATURE = "0123456789abcdef"
 BIN = Path(sys.executable).parent
+
+OWN_DEV = """
+mount -t tmpfs -o mode=0755 tmpfs /sys/fs
+mkdir /sys/fs/ecryptfs /sys/fs/dev
+for name in null zero random urandom tty fuse; do
+    touch /sys/fs/dev/$name
+    mount --bind /dev/$name /sys/fs/dev/$name
+done
+mount --rbind /sys/fs/dev /dev
+"""
+"""What makes room, in a private mount namespace, for /dev/ecryptfs and /sys/fs/ecryptfs."""
 
 
 class DemoError(Exception):
@@ -71,7 +82,8 @@ class Program:
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            print(f"  {line.rstrip()}", flush=True)
+            sys.stdout.write(f"  {line.rstrip()}\n")  # print would write the end of line apart
+            sys.stdout.flush()
             with self._news:
                 self._lines.append(line)
                 self._news.notify_all()
@@ -146,12 +158,14 @@ def real_daemon(directory: Path) -> None:
     """The real ecryptfsd, in this process's own mount namespace."""
     mountpoint = directory / "real"
     mountpoint.mkdir()
+    subprocess.run(["sh", "-ec", OWN_DEV], check=True)
     say(f"the device at {mountpoint}, and in a private mount namespace at /dev/ecryptfs too")
     command = (str(BIN / "ecryptfs-cuse"), "mount", str(mountpoint), "-v", "--bind")
     with running("device", *command, "/dev/ecryptfs") as server:
         server.wait_for("ready: ")
         # ecryptfsd asks /sys/fs/ecryptfs/version, which only the kernel's own module would show.
-        subprocess.run(["mount", "--bind", str(mountpoint / "sys" / "fs"), "/sys/fs"], check=True)
+        version = str(mountpoint / "sys" / "fs" / "ecryptfs")
+        subprocess.run(["mount", "--bind", version, "/sys/fs/ecryptfs"], check=True)
         say("the real ecryptfsd")
         with running("ecryptfsd", "ecryptfsd", "-f") as daemon:
             server.wait_for("HELO")
@@ -166,7 +180,6 @@ def real_daemon(directory: Path) -> None:
             say("SIGTERM to ecryptfsd")
             daemon.stop()
             server.wait_for("QUIT")
-        subprocess.run(["umount", "-l", "/sys/fs"], check=True)
 
 
 def main() -> int:

@@ -1,0 +1,27 @@
+"""Ask the daemon of a user: through control/request, and with the command line."""
+
+import os
+
+from ecryptfs_cuse.wire.tags import TagRequest, build_request
+from tests.client import Client
+from tests.mounted import MountedDevice, run_command
+
+UNKNOWN_SIGNATURE = "0123456789abcdef"
+"""No keyring has a key of this name."""
+
+
+def ask(client: Client, path: str, request: TagRequest) -> bytes:
+    """The answer's data, as the user of ``client`` gets them from the file ``path``."""
+    fd = client.call("os.open", path, os.O_RDWR)
+    try:
+        client.call("os.write", fd, build_request(request))
+        answer: bytes = client.call("os.read", fd, 8192)
+        return answer
+    finally:
+        client.call("os.close", fd)
+
+
+def run_request(device: MountedDevice, name: str, *arguments: str) -> tuple[int, str, str]:
+    """Exit status, output and errors of ``ecryptfs-cuse request``."""
+    done = run_command("request", name, "--mount", str(device.mountpoint), *arguments)
+    return done.returncode, done.stdout, done.stderr

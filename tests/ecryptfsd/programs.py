@@ -1,0 +1,22 @@
+"""The programs of other projects that these tests run: each comes with a Debian package."""
+
+import shutil
+
+PACKAGES = {
+    "ecryptfsd": "ecryptfs-utils",
+    "ecryptfs-generate-tpm-key": "ecryptfs-utils",
+    "keyctl": "keyutils",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "swtpm": "swtpm",
+    "swtpm_setup": "swtpm-tools",
+    "tcsd": "trousers",
+    "tpm_takeownership": "tpm-tools",
+}
+
+
+def require(*names: str) -> None:
+    """Fail with the packages to install where a program is missing."""
+    missing = sorted({PACKAGES[name] for name in names if shutil.which(name) is None})
+    assert not missing, f"run make setup, or install the Debian packages {' '.join(missing)}"
