@@ -55,14 +55,20 @@ _FUTEX = {-1, 202}  # a Python thread that waits for the interpreter's lock, not
 
 
 class Client:
-    """A process of user ``uid``. Calls are named: "os.open", or a function of worker.py."""
+    """A process of user ``uid``.
 
-    def __init__(self, uid: int = 0, prefix: tuple[str, ...] = ()) -> None:
+    Calls are named: "os.open", or a function of worker.py or of the module file ``functions``.
+    """
+
+    def __init__(
+        self, uid: int = 0, prefix: tuple[str, ...] = (), functions: Path | None = None
+    ) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             worker = str(Path(__file__).with_name("worker.py"))
+            more = [] if functions is None else [str(functions.with_suffix(""))]
             self._process = subprocess.Popen(
-                [*prefix, sys.executable, "-I", worker, str(theirs.fileno())],
+                [*prefix, sys.executable, "-I", worker, str(theirs.fileno()), *more],
                 pass_fds=[theirs.fileno()],
                 user=uid if uid != os.geteuid() else None,
                 group=uid if uid != os.geteuid() else None,
@@ -94,7 +100,7 @@ class Client:
         """End the process."""
         self._connection.close()
         self._process.kill()
-        self._process.wait()
+        self._process.wait(PATIENCE)
 
     def __enter__(self) -> "Client":
         return self

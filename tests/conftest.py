@@ -1,4 +1,4 @@
-"""Fixtures of the tests that mount something."""
+"""What all tests share: settings, and the fixtures of those that mount something."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,12 +6,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.client import Client
 from tests.mounted import MountedDevice
 
 MountFactory = Callable[..., MountedDevice]
 ClientFactory = Callable[..., Client]
+
+# Without a stop watch: a busy machine fails no test.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,6 +25,13 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "channel_only(reason): what the transport pyfuse3 cannot do, and why",
     )
+
+
+def let_everyone_in(directory: Path) -> None:
+    """Let other users pass through a directory and those above it, down to what is mounted."""
+    for path in (directory, *directory.parents):
+        if path.stat().st_uid == os.geteuid() and path != Path(path.anchor):
+            path.chmod(path.stat().st_mode | 0o011)
 
 
 @pytest.fixture(params=["channel", "pyfuse3"])
@@ -40,9 +52,7 @@ def mount(tmp_path: Path, transport: str) -> Iterator[MountFactory]:
 
     def factory(*arguments: str) -> MountedDevice:
         where = tmp_path / f"mount{len(mounted)}"
-        for parent in (tmp_path, *tmp_path.parents):
-            if parent.stat().st_uid == os.geteuid() and parent != Path(parent.anchor):
-                parent.chmod(parent.stat().st_mode | 0o011)
+        let_everyone_in(tmp_path)
         device = MountedDevice(
             where, "--allow-other", "--mode", "0666", "--transport", transport, *arguments
         )

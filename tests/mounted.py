@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,43 @@ from tests.client import PATIENCE
 COMMAND = (sys.executable, "-m", "ecryptfs_cuse.cli.main")
 
 
+def run_command(*arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run ``ecryptfs-cuse`` to its end."""
+    return subprocess.run(
+        [*prefix, *COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def is_mountpoint(path: Path) -> bool:
+    """Whether the kernel's list of mounts has it."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split(" ")[4] == str(path) for line in mounts)
+
+
 class MountedDevice:
     """``ecryptfs-cuse mount`` as a process. Starts at once, and waits for its line or its death."""
 
     def __init__(self, mountpoint: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
-        mountpoint.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            mountpoint.mkdir()
         self.mountpoint = mountpoint
         self.path = str(mountpoint / "dev" / "ecryptfs")
         self.request_path = str(mountpoint / "control" / "request")
         self.process = subprocess.Popen(
-            [*prefix, *COMMAND, "mount", str(mountpoint), *arguments],
+            # A test run that is killed takes its servers with it.
+            [
+                *prefix,
+                "setpriv",
+                "--pdeathsig=TERM",
+                *COMMAND,
+                "mount",
+                str(mountpoint),
+                *arguments,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -39,10 +67,7 @@ class MountedDevice:
     @property
     def is_mounted(self) -> bool:
         """Whether the kernel's list of mounts has it."""
-        return any(
-            line.split(" ")[4] == str(self.mountpoint)
-            for line in Path("/proc/self/mountinfo").read_text().splitlines()
-        )
+        return is_mountpoint(self.mountpoint)
 
     def status(self) -> dict[str, Any]:
         """What control/status says."""

@@ -1,6 +1,7 @@
 """The other process of a test: it does what client.py tells it, each call in a thread of its own.
 
-Run as ``python worker.py SOCKET_FD``; requests and answers are pickles on that socket.
+Run as ``python worker.py SOCKET_FD [MODULE...]``; requests and answers are pickles on that socket.
+A MODULE, a path without ".py", adds its functions to these.
 """
 
 import ctypes
@@ -11,6 +12,7 @@ import pickle
 import select
 import signal
 import socket
+import struct
 import sys
 import threading
 from typing import Any
@@ -30,6 +32,13 @@ def raw_read(descriptor: int, size: int) -> bytes:
     return buffer.raw[:result]
 
 
+def read_vector(descriptor: int, sizes: list[int]) -> bytes:
+    """readv(2) into buffers of these sizes; what was read, joined."""
+    buffers = [bytearray(size) for size in sizes]
+    count = os.readv(descriptor, buffers)
+    return b"".join(buffers)[:count]
+
+
 def lseek(descriptor: int, offset: int, whence: int) -> int:
     """lseek(2) with any whence."""
     result: int = _libc.lseek(descriptor, ctypes.c_long(offset), whence)
@@ -47,9 +56,10 @@ def poll(descriptor: int, events: int, seconds: float) -> int:
     return found[0][1] if found else 0
 
 
-def select_readable(descriptor: int, seconds: float) -> bool:
-    """Whether select(2) finds the descriptor readable."""
-    return bool(select.select([descriptor], [], [], seconds)[0])
+def select_ready(descriptor: int, seconds: float) -> str:
+    """What select(2) finds the descriptor ready for: letters of "rwx"."""
+    sets = select.select([descriptor], [descriptor], [descriptor], seconds)
+    return "".join(letter for letter, found in zip("rwx", sets, strict=True) if found)
 
 
 _epolls: dict[int, select.epoll] = {}
@@ -90,6 +100,22 @@ def set_effective_uid(uid: int) -> None:
     os.setresuid(-1, uid, -1)
 
 
+def set_filesystem_uid(uid: int) -> None:
+    """Change what the kernel takes for our uid in file systems, and nothing else."""
+    _libc.setfsuid(uid)
+
+
+def stat_afresh(path: str) -> tuple[int, int, int]:
+    """Mode, uid and gid, asked of the server and not of the kernel's cache."""
+    buffer = ctypes.create_string_buffer(256)
+    at_fdcwd, at_statx_force_sync, statx_basic_stats = -100, 0x2000, 0x7FF
+    if _libc.statx(at_fdcwd, path.encode(), at_statx_force_sync, statx_basic_stats, buffer) != 0:
+        raise OSError(ctypes.get_errno(), "statx failed")
+    # struct statx: u32 mask, blksize; u64 attributes; u32 nlink, uid, gid; u16 mode
+    uid, gid, mode = struct.unpack_from("=IIH", buffer, 20)
+    return mode, uid, gid
+
+
 def send_descriptor(path: str, descriptor: int) -> None:
     """Pass a descriptor to whoever listens on the Unix socket ``path``."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -98,12 +124,20 @@ def send_descriptor(path: str, descriptor: int) -> None:
         connection.recv(1)
 
 
+_listeners: dict[str, socket.socket] = {}
+
+
+def listen(path: str) -> None:
+    """Listen on the Unix socket ``path``, for everybody."""
+    listener = _listeners[path] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    os.chmod(path, 0o777)
+    listener.listen()
+
+
 def receive_descriptor(path: str) -> int:
-    """Listen on the Unix socket ``path`` for one descriptor."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(path)
-        os.chmod(path, 0o777)
-        listener.listen()
+    """Wait for one descriptor on the Unix socket ``path``."""
+    with _listeners.pop(path) as listener:
         connection, _ = listener.accept()
         with connection:
             descriptors = socket.recv_fds(connection, 1, 1)[1]
@@ -129,8 +163,24 @@ def reap(child: int) -> None:
 
 
 def map_memory(descriptor: int) -> None:
-    """Try to mmap(2) a descriptor."""
-    mmap.mmap(descriptor, 4096).close()
+    """Try to mmap(2) a descriptor, shared: Python's own looks at the file's size before."""
+    _libc.mmap.restype = ctypes.c_void_p
+    protection, flags = mmap.PROT_READ, mmap.MAP_SHARED
+    address = _libc.mmap(
+        None, ctypes.c_size_t(4096), protection, flags, descriptor, ctypes.c_long(0)
+    )
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "mmap failed")
+
+
+def raise_request(path: str, data: bytes) -> bytes:
+    """One request through control/request; its answer."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.write(descriptor, data)
+        return os.read(descriptor, 10_000)
+    finally:
+        os.close(descriptor)
 
 
 def reopen(path: str, times: int) -> int:
@@ -144,7 +194,12 @@ def reopen(path: str, times: int) -> int:
     return failed
 
 
+_more_functions: dict[str, Any] = {}
+
+
 def _resolve(name: str) -> Any:
+    if name in _more_functions:
+        return _more_functions[name]
     found: Any = {"os": os, "fcntl": fcntl, "select": select, "signal": signal, "": None}
     module, _, attribute = name.rpartition(".")
     return getattr(found[module], attribute) if module else globals()[name]
@@ -181,5 +236,8 @@ def _serve() -> None:
 if __name__ == "__main__":
     _connection = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for module in sys.argv[2:]:
+        sys.path.append(os.path.dirname(module))
+        _more_functions.update(vars(__import__(os.path.basename(module))))
     _serve()
     os._exit(0)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from stat import S_IMODE
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pyfuse3
 import trio
@@ -179,6 +179,13 @@ class TreeOperations(pyfuse3.Operations):
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> list[XAttrNameT]:
         """There are no extended attributes."""
         return []
+
+    async def _refuse(self, *_arguments: object) -> NoReturn:
+        """The tree stays as it is, whoever asks: as in sysfs."""
+        raise FUSEError(errno.EPERM)
+
+    # Each has a signature of its own, but for us they are all the same.
+    create = link = mkdir = mknod = rename = rmdir = symlink = unlink = _refuse  # type: ignore[assignment]
 
     # Open files.
 
