@@ -41,7 +41,7 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum, IntFlag
+from enum import Enum, IntEnum
 
 from ecryptfs_cuse.core.errors import DeviceError
 from ecryptfs_cuse.wire.packet import Message, PacketType, build_message
@@ -57,8 +57,8 @@ class Identity:
     user_namespace: int
 
 
-class DaemonFlag(IntFlag):
-    """struct ecryptfs_daemon, flags (ECRYPTFS_DAEMON_*)."""
+class DaemonFlag(IntEnum):
+    """struct ecryptfs_daemon, flags (ECRYPTFS_DAEMON_*): bits; together they are a plain int."""
 
     IN_READ = 1
     IN_POLL = 2
@@ -145,7 +145,7 @@ class Daemon:
     def __init__(self, identity: Identity, wake: Callable[[], None]) -> None:
         self.identity = identity
         self.wake = wake
-        self.flags = DaemonFlag.MISCDEV_OPEN
+        self.flags: int = DaemonFlag.MISCDEV_OPEN
         self.out_queue: deque[QueueEntry] = deque()
 
     def begin_read(self) -> bool:

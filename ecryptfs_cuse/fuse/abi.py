@@ -24,8 +24,10 @@ class Opcode(IntEnum):
     BATCH_FORGET = 42
 
 
-IN_HEADER = Struct("=IIQQIIII")
-"""fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, total_extlen and padding."""
+IN_HEADER = Struct("=IIQ")
+"""fuse_in_header: len, opcode, unique; the rest is not used."""
+
+IN_HEADER_SIZE = 40
 
 OUT_HEADER = Struct("=IiQ")
 """fuse_out_header: len, error (0 or a negative errno), unique."""
@@ -36,7 +38,7 @@ READ_IN = Struct("=QQI")
 WRITE_IN = Struct("=QQI")
 """fuse_write_in: fh, offset, size; the rest is not used."""
 
-WRITE_DATA_OFFSET = IN_HEADER.size + 40
+WRITE_DATA_OFFSET = IN_HEADER_SIZE + 40
 """Where the data of a WRITE starts: behind the header and the whole fuse_write_in."""
 
 WRITE_OUT = Struct("=II")

@@ -40,6 +40,10 @@ logger = logging.getLogger(__name__)
 _BURST = 64
 """Requests served before other tasks get their turn."""
 
+_PATIENCE = 10
+"""How often in a burst to look again where no request is there: who has just been answered tends to
+send the next at once, and a turn of the event loop costs more than all these looks."""
+
 _FORWARDED_MAX = 16
 """Requests that the library may hold: their replies must fit the socket's buffer, because the
 library writes them without waiting and we could not read while it waits."""
@@ -118,7 +122,7 @@ class Channel:
             for size in self._requests():
                 if size == 0:
                     return
-                _, opcode, unique, *_ = abi.IN_HEADER.unpack_from(self._buffer)
+                _, opcode, unique = abi.IN_HEADER.unpack_from(self._buffer)
                 handler = self._handlers.get(opcode)
                 if handler is not None:
                     handler(unique, size)
@@ -127,11 +131,15 @@ class Channel:
 
     def _requests(self) -> Iterator[int]:
         """Read request after request into the buffer: the size of each; 0 after an unmount."""
+        patience = _PATIENCE
         for _ in range(_BURST):
             try:
                 yield os.readv(self._device, [self._view])
             except BlockingIOError:
-                return
+                if patience == 0:
+                    return
+                patience -= 1
+                os.sched_yield()
             except OSError as error:
                 if error.errno == errno.ENODEV:
                     yield 0
@@ -140,7 +148,7 @@ class Channel:
                     raise
 
     def _read(self, unique: int, size: int) -> None:
-        number, offset, wanted = abi.READ_IN.unpack_from(self._buffer, abi.IN_HEADER.size)
+        number, offset, wanted = abi.READ_IN.unpack_from(self._buffer, abi.IN_HEADER_SIZE)
         file = self._files.get(number)
         if file is None:
             self._forward(Opcode.READ, unique, size)
@@ -162,7 +170,7 @@ class Channel:
         return True
 
     def _write(self, unique: int, size: int) -> None:
-        number, offset, length = abi.WRITE_IN.unpack_from(self._buffer, abi.IN_HEADER.size)
+        number, offset, length = abi.WRITE_IN.unpack_from(self._buffer, abi.IN_HEADER_SIZE)
         file = self._files.get(number)
         if file is None:
             self._forward(Opcode.WRITE, unique, size)
@@ -179,7 +187,7 @@ class Channel:
             self._reply(unique, abi.WRITE_OUT.pack(written, 0))
 
     def _poll(self, unique: int, size: int) -> None:
-        number, kh, flags, _ = abi.POLL_IN.unpack_from(self._buffer, abi.IN_HEADER.size)
+        number, kh, flags, _ = abi.POLL_IN.unpack_from(self._buffer, abi.IN_HEADER_SIZE)
         file = self._files.get(number)
         if file is None:
             self._forward(Opcode.POLL, unique, size)
@@ -198,7 +206,7 @@ class Channel:
         self._reply(unique, abi.POLL_OUT.pack(events, 0))
 
     def _interrupt(self, _unique: int, _size: int) -> None:
-        (unique,) = abi.INTERRUPT_IN.unpack_from(self._buffer, abi.IN_HEADER.size)
+        (unique,) = abi.INTERRUPT_IN.unpack_from(self._buffer, abi.IN_HEADER_SIZE)
         file = self._reading.pop(unique, None)
         if file is None:
             return  # answered already, or a request that the library is about to answer
@@ -206,7 +214,7 @@ class Channel:
         self._answer_read(unique, lambda _size, _offset: file.handle.interrupt_read(), 0, 0)
 
     def _release(self, unique: int, size: int) -> None:
-        (number,) = abi.RELEASE_IN.unpack_from(self._buffer, abi.IN_HEADER.size)
+        (number,) = abi.RELEASE_IN.unpack_from(self._buffer, abi.IN_HEADER_SIZE)
         file = self._files.pop(number, None)
         if file is None:
             self._forward(Opcode.RELEASE, unique, size)
@@ -238,7 +246,7 @@ class Channel:
             self._backlog.append(bytes(self._view[:size]))
 
     def _pass_on(self, request: bytes | memoryview) -> None:
-        _, _, unique, *_ = abi.IN_HEADER.unpack_from(request)
+        _, _, unique = abi.IN_HEADER.unpack_from(request)
         try:
             self._socket.send(request)
         except OSError as error:

@@ -19,10 +19,11 @@ class Exchange:
     def __init__(self, messaging: Messaging, message_wait_timeout: float) -> None:
         self._messaging = messaging
         self._timeout = message_wait_timeout
-        # Finished requests stay in here until their time comes: taking them out would cost more.
+        # A finished request stays in here until it is the first.
         self._deadlines: list[tuple[float, int, Request]] = []
         self._serial = count()
         self._earlier = trio.Event()
+        self._alarm = math.inf
 
     def send(
         self,
@@ -41,8 +42,9 @@ class Exchange:
             self._messaging.time_out(request)
         elif not request.is_finished:
             deadline = trio.current_time() + timeout
+            self._drop_finished()
             heappush(self._deadlines, (deadline, next(self._serial), request))
-            if self._deadlines[0][2] is request:
+            if deadline < self._alarm:
                 self._earlier.set()
         return request
 
@@ -50,8 +52,14 @@ class Exchange:
         """End requests as their time comes, for ever."""
         while True:
             self._earlier = trio.Event()
-            with trio.move_on_at(self._deadlines[0][0] if self._deadlines else math.inf):
+            self._drop_finished()
+            self._alarm = self._deadlines[0][0] if self._deadlines else math.inf
+            with trio.move_on_at(self._alarm):
                 await self._earlier.wait()
             now = trio.current_time()
             while self._deadlines and self._deadlines[0][0] <= now:
                 self._messaging.time_out(heappop(self._deadlines)[2])
+
+    def _drop_finished(self) -> None:
+        while self._deadlines and self._deadlines[0][2].is_finished:
+            heappop(self._deadlines)

@@ -6,7 +6,7 @@ Numbers and identities only; nothing of what messages contain.
 import json
 from typing import Any
 
-from ecryptfs_cuse.core.messaging import Messaging
+from ecryptfs_cuse.core.messaging import DaemonFlag, Messaging
 
 
 def status(messaging: Messaging) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def status(messaging: Messaging) -> dict[str, Any]:
             {
                 "euid": daemon.identity.euid,
                 "user_namespace": daemon.identity.user_namespace,
-                "flags": [flag.name for flag in daemon.flags],
+                "flags": [flag.name for flag in DaemonFlag if daemon.flags & flag],
                 "queued": len(daemon.out_queue),
             }
             for daemon in messaging.daemons

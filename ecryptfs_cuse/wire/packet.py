@@ -21,10 +21,11 @@ Source: miscdev.c, the comment above ecryptfs_miscdev_read; ecryptfs_kernel.h, e
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from construct import GreedyBytes, Int8ub, Int32ub, Int32un, Prefixed, Struct
+from construct import Int8ub, Int32ub, Int32un, Struct
 
 from ecryptfs_cuse.wire.errors import BuildError, ParseError
-from ecryptfs_cuse.wire.length import TWO_OCTETS_MAX, PacketLength, parse_length
+from ecryptfs_cuse.wire.fixed import fixed
+from ecryptfs_cuse.wire.length import TWO_OCTETS_MAX, build_length, parse_length
 
 HEADER_SIZE = 5
 """Octets of a packet without a body: type and counter."""
@@ -71,11 +72,8 @@ class Message:
     data: bytes = field(repr=False)
 
 
-_BARE_PACKET = Struct("type" / Int8ub, "counter" / Int32ub).compile()
-_PACKET = Struct(
-    "type" / Int8ub, "counter" / Int32ub, "body" / Prefixed(PacketLength(), GreedyBytes)
-).compile()
-_MESSAGE = Struct("index" / Int32un, "data_len" / Int32un, "data" / GreedyBytes).compile()
+_HEADER = fixed(Struct("type" / Int8ub, "counter" / Int32ub))
+_MESSAGE_HEADER = fixed(Struct("index" / Int32un, "data_len" / Int32un))
 
 
 def parse_packet(octets: bytes) -> Packet:
@@ -84,36 +82,37 @@ def parse_packet(octets: bytes) -> Packet:
     Raises LengthError for a packet length that cannot be read, ParseError where the octets are
     fewer than five or the length does not cover exactly what follows it.
     """
-    if len(octets) == HEADER_SIZE:
-        bare = _BARE_PACKET.parse(octets)
-        return Packet(bare.type, bare.counter)
     if len(octets) < HEADER_SIZE:
         raise ParseError(f"a packet has at least {HEADER_SIZE} octets, not {len(octets)}")
+    kind, counter = _HEADER.unpack_from(octets)
+    if len(octets) == HEADER_SIZE:
+        return Packet(kind, counter)
     length, length_octets = parse_length(octets[HEADER_SIZE : HEADER_SIZE + 2])
     present = len(octets) - HEADER_SIZE - length_octets
     if length != present:
         raise ParseError(f"the packet length says {length} octets, {present} follow it")
-    whole = _PACKET.parse(octets)
-    return Packet(whole.type, whole.counter, whole.body)
+    return Packet(kind, counter, octets[HEADER_SIZE + length_octets :])
 
 
 def build_packet(packet: Packet) -> bytes:
     """The octets of a packet. Raises BuildError for a value outside its field."""
     _check(packet.type, 8, "type")
     _check(packet.counter, 32, "counter")
-    values = {"type": packet.type, "counter": packet.counter, "body": packet.body}
-    octets: bytes = (_BARE_PACKET if packet.body is None else _PACKET).build(values)
-    return octets
+    header = _HEADER.pack(packet.type, packet.counter)
+    if packet.body is None:
+        return header
+    return header + build_length(len(packet.body)) + packet.body
 
 
 def parse_message(body: bytes) -> Message:
     """Read struct ecryptfs_message. Raises ParseError where data_len is not what is there."""
     if len(body) < MESSAGE_HEADER_SIZE:
         raise ParseError(f"a message has at least {MESSAGE_HEADER_SIZE} octets, not {len(body)}")
-    message = _MESSAGE.parse(body)
-    if message.data_len != len(message.data):
-        raise ParseError(f"data_len says {message.data_len} octets, {len(message.data)} follow it")
-    return Message(message.index, message.data)
+    index, data_len = _MESSAGE_HEADER.unpack_from(body)
+    data = body[MESSAGE_HEADER_SIZE:]
+    if data_len != len(data):
+        raise ParseError(f"data_len says {data_len} octets, {len(data)} follow it")
+    return Message(index, data)
 
 
 def build_message(message: Message) -> bytes:
@@ -121,9 +120,7 @@ def build_message(message: Message) -> bytes:
     _check(message.index, 32, "index")
     if len(message.data) > MESSAGE_DATA_MAX:
         raise BuildError(f"a message carries {MESSAGE_DATA_MAX} octets, not {len(message.data)}")
-    values = {"index": message.index, "data_len": len(message.data), "data": message.data}
-    octets: bytes = _MESSAGE.build(values)
-    return octets
+    return _MESSAGE_HEADER.pack(message.index, len(message.data)) + message.data
 
 
 def _check(value: int, bits: int, name: str) -> None:
