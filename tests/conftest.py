@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.client import Client
+from tests.isolation import isolate
 from tests.mounted import MountedDevice
 
 MountFactory = Callable[..., MountedDevice]
@@ -20,7 +21,9 @@ settings.load_profile("unhurried")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare our markers."""
+    """Isolate the run, and declare our markers."""
+    if os.geteuid() == 0:
+        isolate()
     config.addinivalue_line(
         "markers",
         "channel_only(reason): what the transport pyfuse3 cannot do, and why",
