@@ -3,7 +3,7 @@
 # test         set up, then run all tests
 # test-kernel  set up, then the conformance cases on a real kernel's device, in a virtual machine
 # check        set up, then the linter, the formatter's opinion and the type checker
-# bench        set up, then compare the transports side by side
+# bench        set up, then compare the transports, and a C program on libfuse, side by side
 .PHONY: setup demo test test-kernel check bench
 
 # Debian's own, because other users, as whom the tests act, must be able to run it.

@@ -4,7 +4,9 @@ import ctypes
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import click
 import trio
@@ -14,12 +16,15 @@ from ecryptfs_cuse.cli.errors import MountFailed
 from ecryptfs_cuse.fuse import mount as mounts
 from ecryptfs_cuse.fuse.mount import MountError
 from ecryptfs_cuse.nodes.parameters import MESSAGE_BUF_LEN_MAX
-from ecryptfs_cuse.serve import DEVICE_MODE, Parameters, Transport, serve
+from ecryptfs_cuse.serve import DEVICE_MODE, IdentityRule, Parameters, Transport, serve
 
 logger = logging.getLogger(__name__)
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+
+_PATIENCE = 5.0
+"""Seconds that umount waits for the server's end."""
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
@@ -58,6 +63,13 @@ def _octal(digits: str) -> int:
     help="How requests reach the device; pyfuse3 is slower and cannot interrupt a read.",
 )
 @click.option(
+    "--identity",
+    type=click.Choice([rule.value for rule in IdentityRule]),
+    default=IdentityRule.USER_NAMESPACE.value,
+    show_default=True,
+    help="Whose daemon it is: by uid and user namespace, or by the uid outside, as in Linux 6.1.",
+)
+@click.option(
     "--bind",
     metavar="PATH",
     help="Put the device at PATH too, for daemons that look nowhere else. Needs root.",
@@ -93,6 +105,7 @@ def mount(
     uid: int | None,
     gid: int | None,
     transport: str,
+    identity: str,
     bind: str | None,
     message_buf_len: int,
     message_wait_timeout: float,
@@ -136,6 +149,7 @@ def mount(
                 mode=mode,
                 uid=uid,
                 gid=gid,
+                identity=IdentityRule(identity),
             ) as device:
                 created = target is not None and await trio.to_thread.run_sync(
                     mounts.bind, device.path, target
@@ -186,11 +200,35 @@ def _forbid_core_dumps() -> None:
 @click.command()
 @click.argument("mountpoint")
 def umount(mountpoint: str) -> None:
-    """Unmount the device at MOUNTPOINT: its server ends, blocked daemons are released."""
+    """Unmount the device at MOUNTPOINT: its server ends, blocked daemons are released.
+
+    Returns when the server has let go of the device.
+    """
     where = mounts.resolve(mountpoint)
     if not mounts.mount_ids(where):
         raise MountFailed(f"nothing is mounted at {where}")
     try:
-        mounts.unmount(where)
+        with _server_end(where):
+            mounts.unmount(where)
     except MountError as error:
         raise MountFailed(str(error)) from None
+
+
+@contextmanager
+def _server_end(where: str) -> Iterator[None]:
+    """After the block, wait until the connection to the server of ``where`` has ended."""
+    try:
+        descriptor = os.open(os.path.join(where, "control", "status"), os.O_RDONLY)
+    except OSError:  # no server, or none of ours, or none that lets us in
+        yield
+        return
+    try:
+        yield
+        deadline = time.monotonic() + _PATIENCE
+        with suppress(OSError):
+            while time.monotonic() < deadline:
+                os.pread(descriptor, 1, 0)
+                time.sleep(0.01)
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)

@@ -65,6 +65,36 @@ class SlowKey(RsaKey):
 
 @pytest.mark.parametrize("transport", Transport)
 @in_trio
+async def test_32_requests_wait_for_it_the_33rd_is_refused_and_the_32_are_answered(
+    tmp_path: Path, key: RsaKey, transport: Transport
+) -> None:
+    payloads = [build_file_key(FileKey(7, bytes([number] * 16))) for number in range(32)]
+    back: dict[int, bytes] = {}
+
+    async def there_and_back(device: Device, number: int) -> None:
+        back[number] = await wrap(device, key.signature, payloads[number])
+
+    async with (
+        served(tmp_path, transport) as device,
+        Daemon(device.path, [key]) as daemon,
+        trio.open_nursery() as daemons,
+    ):
+        async with trio.open_nursery() as requests:
+            for number in range(32):
+                requests.start_soon(there_and_back, device, number)
+            await wait_all_tasks_blocked()
+            with pytest.raises(DeviceError) as caught:
+                await wrap(device, key.signature)
+            daemons.start_soon(daemon.run)
+        assert caught.value.errno == errno.ENOMEM
+        assert [
+            await unwrap(device, key.signature, back[number]) for number in range(32)
+        ] == payloads
+        daemons.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("transport", Transport)
+@in_trio
 async def test_100_keys_come_back_as_they_were(
     tmp_path: Path, key: RsaKey, transport: Transport
 ) -> None:
