@@ -17,19 +17,28 @@ from typing import Any
 import trio
 
 from ecryptfs_cuse.core.errors import DeviceError
-from ecryptfs_cuse.core.messaging import Identity, Messaging
+from ecryptfs_cuse.core.messaging import Messaging
 from ecryptfs_cuse.core.miscdev import Miscdev
 from ecryptfs_cuse.fuse import mount
-from ecryptfs_cuse.fuse.caller import own_user_namespace
+from ecryptfs_cuse.fuse.caller import Caller, own_user_namespace
 from ecryptfs_cuse.fuse.mount import MountError
 from ecryptfs_cuse.fuse.session import Transport, hosted
-from ecryptfs_cuse.nodes.device import DeviceFile
+from ecryptfs_cuse.nodes.device import DeviceFile, IdentityRule, identity_of
 from ecryptfs_cuse.nodes.exchange import Exchange
 from ecryptfs_cuse.nodes.parameters import Parameters
 from ecryptfs_cuse.nodes.status import status
 from ecryptfs_cuse.nodes.tree import device_tree
 
-__all__ = ["DEVICE_MODE", "Device", "DeviceError", "MountError", "Parameters", "Transport", "serve"]
+__all__ = [
+    "DEVICE_MODE",
+    "Device",
+    "DeviceError",
+    "IdentityRule",
+    "MountError",
+    "Parameters",
+    "Transport",
+    "serve",
+]
 
 DEVICE_MODE = 0o600
 
@@ -41,13 +50,19 @@ class Device:
     """
 
     def __init__(
-        self, mountpoint: str, messaging: Messaging, exchange: Exchange, unmounted: trio.Event
+        self,
+        mountpoint: str,
+        messaging: Messaging,
+        exchange: Exchange,
+        rule: IdentityRule,
+        unmounted: trio.Event,
     ) -> None:
         self.mountpoint = mountpoint
         self.path = os.path.join(mountpoint, "dev", "ecryptfs")
         self.status_path = os.path.join(mountpoint, "control", "status")
         self._messaging = messaging
         self._exchange = exchange
+        self._rule = rule
         self._unmounted = unmounted
 
     async def request(
@@ -63,7 +78,8 @@ class Device:
         device goes; BuildError where the packet is longer than a message can be. Cancelled, it is
         gone at once; its context is free after the answer or the time-out.
         """
-        identity = Identity(os.geteuid() if uid is None else uid, own_user_namespace())
+        caller = Caller(os.geteuid() if uid is None else uid, own_user_namespace())
+        identity = identity_of(caller, self._rule)
         finished = trio.Event()
         request = self._exchange.send(identity, packet, finished.set, timeout)
         try:
@@ -92,19 +108,21 @@ async def serve(
     mode: int = DEVICE_MODE,
     uid: int | None = None,
     gid: int | None = None,
+    identity: IdentityRule = IdentityRule.USER_NAMESPACE,
 ) -> AsyncIterator[Device]:
     """Mount the device at ``mountpoint``, an existing directory, and serve it during the block.
 
     options: of mount(8) and fuse(8), such as "allow_other".
     mode, uid, gid: of the device's file; by default 0600 and ours.
+    identity: what tells users, each with one daemon, apart.
 
     At the end blocked readers return 0 octets, requests fail, and the mount is gone, files still
     open in it or not. Raises MountError where it cannot be mounted.
     """
     messaging = Messaging(parameters.message_buf_len)
     exchange = Exchange(messaging, parameters.message_wait_timeout)
-    device_file = DeviceFile(Miscdev(messaging), mode, uid, gid)
-    tree = device_tree(device_file, messaging, exchange, parameters)
+    device_file = DeviceFile(Miscdev(messaging), mode, uid, gid, identity)
+    tree = device_tree(device_file, messaging, exchange, parameters, identity)
     where = mount.resolve(mountpoint)
     raised: BaseException | None = None
     try:
@@ -114,7 +132,7 @@ async def serve(
         ):
             nursery.start_soon(exchange.run)
             nursery.start_soon(_shut_down_when, unmounted, messaging)
-            device = Device(where, messaging, exchange, unmounted)
+            device = Device(where, messaging, exchange, identity, unmounted)
             try:
                 await trio.to_thread.run_sync(_open_and_close, device.status_path)
                 yield device

@@ -3,11 +3,12 @@
 import errno
 import logging
 import os
+from enum import Enum
 
 from ecryptfs_cuse.core.errors import DeviceError
 from ecryptfs_cuse.core.messaging import Daemon, Identity
 from ecryptfs_cuse.core.miscdev import Miscdev
-from ecryptfs_cuse.fuse.caller import Caller
+from ecryptfs_cuse.fuse.caller import Caller, own_user_namespace
 from ecryptfs_cuse.fuse.node import File, Handle
 from ecryptfs_cuse.wire.packet import PacketType
 
@@ -16,8 +17,20 @@ logger = logging.getLogger(__name__)
 _GREETINGS = {kind.value: kind.name for kind in (PacketType.HELO, PacketType.QUIT)}
 
 
-def identity_of(caller: Caller) -> Identity:
+class IdentityRule(Enum):
+    """What tells users, each with one daemon, apart."""
+
+    USER_NAMESPACE = "user-namespace"
+    """The effective uid and the user namespace."""
+
+    GLOBAL_UID = "global-uid"
+    """The effective uid outside of user namespaces alone: Linux 6.1."""
+
+
+def identity_of(caller: Caller, rule: IdentityRule = IdentityRule.USER_NAMESPACE) -> Identity:
     """Whose daemon, or whose requests, a caller's are."""
+    if rule is IdentityRule.GLOBAL_UID:
+        return Identity(caller.uid, own_user_namespace())
     return Identity(caller.uid, caller.user_namespace)
 
 
@@ -25,16 +38,22 @@ class DeviceFile(File):
     """Each open registers a daemon."""
 
     def __init__(
-        self, miscdev: Miscdev, mode: int, uid: int | None = None, gid: int | None = None
+        self,
+        miscdev: Miscdev,
+        mode: int,
+        uid: int | None = None,
+        gid: int | None = None,
+        rule: IdentityRule = IdentityRule.USER_NAMESPACE,
     ) -> None:
         super().__init__(mode, uid, gid)
         self._miscdev = miscdev
+        self._rule = rule
 
     def open(self, caller: Caller, flags: int) -> Handle:
         """Register a daemon for the caller; O_DIRECT is refused before, as by the kernel."""
         if flags & os.O_DIRECT:
             raise DeviceError(errno.EINVAL, "the device knows no O_DIRECT")
-        return DeviceHandle(self._miscdev, identity_of(caller))
+        return DeviceHandle(self._miscdev, identity_of(caller, self._rule))
 
 
 class DeviceHandle(Handle):

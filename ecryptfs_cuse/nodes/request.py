@@ -19,7 +19,7 @@ from ecryptfs_cuse.core.errors import DeviceError
 from ecryptfs_cuse.core.messaging import Identity, Request
 from ecryptfs_cuse.fuse.caller import Caller
 from ecryptfs_cuse.fuse.node import File, Handle
-from ecryptfs_cuse.nodes.device import identity_of
+from ecryptfs_cuse.nodes.device import IdentityRule, identity_of
 from ecryptfs_cuse.nodes.exchange import Exchange
 from ecryptfs_cuse.wire.errors import BuildError
 
@@ -27,13 +27,17 @@ from ecryptfs_cuse.wire.errors import BuildError
 class RequestFile(File):
     """Each open is a requester."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(
+        self, exchange: Exchange, rule: IdentityRule = IdentityRule.USER_NAMESPACE
+    ) -> None:
         super().__init__(0o666)
         self._exchange = exchange
+        self._rule = rule
 
     def open(self, caller: Caller, flags: int) -> Handle:
         """A requester for the caller."""
-        return RequestHandle(self._exchange, identity_of(caller), bool(flags & os.O_NONBLOCK))
+        identity = identity_of(caller, self._rule)
+        return RequestHandle(self._exchange, identity, bool(flags & os.O_NONBLOCK))
 
     def truncate(self) -> None:
         """Nothing to do: shells truncate what they redirect to."""

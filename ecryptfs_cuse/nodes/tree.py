@@ -11,7 +11,7 @@ Each file's behaviour is in a module of its own.
 
 from ecryptfs_cuse.core.messaging import Messaging
 from ecryptfs_cuse.fuse.node import Directory, Node
-from ecryptfs_cuse.nodes.device import DeviceFile
+from ecryptfs_cuse.nodes.device import DeviceFile, IdentityRule
 from ecryptfs_cuse.nodes.exchange import Exchange
 from ecryptfs_cuse.nodes.parameters import Parameters
 from ecryptfs_cuse.nodes.request import RequestFile
@@ -23,7 +23,11 @@ VERSION_MASK = 375
 
 
 def device_tree(
-    device: DeviceFile, messaging: Messaging, exchange: Exchange, parameters: Parameters
+    device: DeviceFile,
+    messaging: Messaging,
+    exchange: Exchange,
+    parameters: Parameters,
+    rule: IdentityRule,
 ) -> Directory:
     """Everything that is mounted, around ``device``."""
     values: dict[str, Node] = {name: _line(value) for name, value in parameters.shown().items()}
@@ -38,7 +42,7 @@ def device_tree(
             ),
             "control": Directory(
                 {
-                    "request": RequestFile(exchange),
+                    "request": RequestFile(exchange, rule),
                     "status": TextFile(lambda: status_text(messaging)),
                 }
             ),
