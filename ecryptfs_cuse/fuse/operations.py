@@ -180,6 +180,20 @@ class TreeOperations(pyfuse3.Operations):
         """There are no extended attributes."""
         return []
 
+    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        """None of them is there."""
+        raise FUSEError(errno.ENODATA)
+
+    async def setxattr(
+        self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext
+    ) -> None:
+        """Refused, as user attributes of a device are."""
+        raise FUSEError(errno.EPERM)
+
+    async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
+        """Refused, as user attributes of a device are."""
+        raise FUSEError(errno.EPERM)
+
     async def _refuse(self, *_arguments: object) -> NoReturn:
         """The tree stays as it is, whoever asks: as in sysfs."""
         raise FUSEError(errno.EPERM)
