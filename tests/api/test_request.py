@@ -1,13 +1,22 @@
 import errno
+import os
 from pathlib import Path
 
 import pytest
 import trio
 
-from ecryptfs_cuse.serve import Device, DeviceError, Parameters, Transport, serve
+from ecryptfs_cuse.serve import (
+    Device,
+    DeviceError,
+    IdentityRule,
+    Parameters,
+    Transport,
+    serve,
+)
 from ecryptfs_cuse.wire.errors import BuildError
 from tests.api.conftest import StartDaemon
 from tests.client import PATIENCE
+from tests.conftest import ClientFactory
 from tests.device.traffic import message_of, refused
 
 USER = 1000
@@ -34,6 +43,29 @@ def test_the_daemon_of_another_process_answers(
                 assert (
                     await device.request(b"question %d" % number) == (b"question %d" % number)[::-1]
                 )
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("rule", "outcome"),
+    [(IdentityRule.USER_NAMESPACE, errno.ENOTCONN), (IdentityRule.GLOBAL_UID, errno.ENOMSG)],
+)
+def test_a_users_daemon_in_another_user_namespace_is_asked_by_uid_alone(
+    mountpoint: Path, transport: str, clients: ClientFactory, rule: IdentityRule, outcome: int
+) -> None:
+    async def main() -> None:
+        async with serve(
+            mountpoint,
+            options=["allow_other"],
+            mode=0o666,
+            transport=Transport(transport),
+            identity=rule,
+        ) as device:
+            inside = await trio.to_thread.run_sync(clients, USER, "unshare", "-U")
+            await trio.to_thread.run_sync(inside.call, "os.open", device.path, os.O_RDWR)
+            with refused(outcome):
+                await device.request(b"are you there?", uid=USER, timeout=0)
 
     trio.run(main)
 
