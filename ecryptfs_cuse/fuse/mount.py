@@ -12,6 +12,7 @@ import select
 import socket
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -155,10 +156,12 @@ def bind(source: str, target: str) -> bool:
 
 
 def unbind(target: str, remove: bool) -> None:
-    """Undo ``bind``; ``remove`` is what it returned. Raises MountError."""
-    _run(["umount", "-l", "--", target])
+    """Undo ``bind``, or what is left of it; ``remove`` is what it returned. Raises MountError."""
+    if mount_ids(target):
+        _run(["umount", "-l", "--", target])
     if remove:
-        os.unlink(target)
+        with suppress(FileNotFoundError):
+            os.unlink(target)
 
 
 def _fusermount(

@@ -5,6 +5,7 @@ resumes it after the handle has called its ``wake``, or interrupts it when a sig
 A method refuses by raising OSError; its errno goes to the caller.
 """
 
+import errno
 import os
 import select
 import stat
@@ -57,7 +58,7 @@ class File(Node):
 
     def truncate(self) -> None:
         """Asked for by truncate and ftruncate, not by an open with O_TRUNC."""
-        raise OSError(22, os.strerror(22))
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
 class Handle:
@@ -79,7 +80,7 @@ class Handle:
 
     def interrupt_read(self) -> bytes:
         """A signal ended a pending read: what the read returns then."""
-        raise InterruptedError(4, os.strerror(4))
+        raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
 
     @abstractmethod
     def write(self, data: bytes, offset: int) -> int:

@@ -119,6 +119,16 @@ def test_an_unmount_takes_the_other_path_away_too(mount: MountFactory, tmp_path:
     assert not target.exists()
 
 
+def test_another_path_that_somebody_has_unmounted_is_taken_away_all_the_same(
+    mount: MountFactory, tmp_path: Path
+) -> None:
+    target = tmp_path / "ecryptfs"
+    device = mount("--bind", str(target))
+    subprocess.run(["umount", str(target)], check=True)
+    device.stop()
+    assert not target.exists()
+
+
 def test_a_bind_that_fails_leaves_nothing_mounted(tmp_path: Path, transport: str) -> None:
     where, target = tmp_path / "mount", tmp_path / "no such directory" / "ecryptfs"
     where.mkdir()
