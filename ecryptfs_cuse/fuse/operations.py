@@ -39,7 +39,6 @@ T = TypeVar("T")
 
 _ATTRIBUTES_VALID = 1.0
 _BLOCK_SIZE = 4096
-_FIRST_NUMBER = 1
 
 
 class _OpenFile:
@@ -67,7 +66,7 @@ class TreeOperations(pyfuse3.Operations):
         super().__init__()
         self.ready = trio.Event()
         self._add = add or self._add_here
-        self._numbers = count(_FIRST_NUMBER)
+        self._numbers = count(1)
         self._files: dict[int, _OpenFile] = {}
         self._reads = 0  # under way, whether they wait or not
         self._nodes: dict[int, Node] = {}
