@@ -10,14 +10,16 @@ The command is ``ecryptfs-keyd``.
 
 from daemon_client.daemon import Daemon
 from daemon_client.device import DaemonError, DeviceGoneError, DeviceOpenError
-from daemon_client.keys import KeyFileError, RsaKey, load_key
+from daemon_client.key import Key, KeyOpenError, KeyOperationError
+from daemon_client.modules.openssl import load_key
 
 __all__ = [
     "Daemon",
     "DaemonError",
     "DeviceGoneError",
     "DeviceOpenError",
-    "KeyFileError",
-    "RsaKey",
+    "Key",
+    "KeyOpenError",
+    "KeyOperationError",
     "load_key",
 ]

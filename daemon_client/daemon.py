@@ -3,33 +3,56 @@
     async with Daemon(path, keys) as daemon:        registered from here on
         await daemon.run()                          until the device says QUIT, or it is cancelled
 
-One task waits for packets; each request has a task of its own, so that a slow key holds nobody up.
-System calls and keys are used in worker threads only, so a program may also serve the device that
-its daemon opens.
+One task waits for packets; each request has a task of its own, and is answered when it is done, in
+no order. Whatever has been read is answered once: by what the key gave, or by a failure packet when
+the deadline passes or the daemon stops. System calls on the device and keys are used in worker
+threads only, so a program may also serve the device that its daemon opens.
 """
 
 import errno
 import logging
 import os
+import threading
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import trio
 
 from daemon_client.device import DaemonError, Device
-from daemon_client.keys import RsaKey
-from daemon_client.protocol import HELO, QUIT, Answer, Drop, Quit, Task, perform, receive
+from daemon_client.key import Key, KeyOpenError
+from daemon_client.protocol import HELO, QUIT, Answer, Drop, Quit, Task, perform, receive, refuse
+from daemon_client.stores import Stores
 from daemon_client.threads import GRACE, in_thread
 
 logger = logging.getLogger(__name__)
+
+DEADLINE = 2.5
+"""Seconds from reading a request to its answer. The kernel gives up 3 after it was raised."""
+
+AT_ONCE = max(4, os.cpu_count() or 1)
+"""Requests that one key store works on at a time."""
+
+UNDER_WAY_MAX = 256
+"""Requests that have been read and not answered. The kernel by itself allows 32 of all users'."""
+
+
+class KeySource(Protocol):
+    """Where a daemon finds keys."""
+
+    def find(self, signature: str) -> Key | None:
+        """The key of that signature, at once: opening it may wait until it is used.
+
+        Raises KeyOpenError where there is one that cannot be used.
+        """
 
 
 class Daemon:
     """A key daemon for the calling user, registered during its ``async with`` block.
 
     path: the device. keys: those it answers with; others' requests get failure packets.
-    at_once: how many requests are worked on at a time; by default as many as there are processors.
+    deadline: seconds after which a request that was read fails.
+    at_once: how many requests each key store works on at a time.
 
     Entering raises DeviceOpenError where the device cannot be opened, DaemonError where it does not
     take HELO. Leaving writes QUIT and closes the device. Neither outlasts a cancellation by more
@@ -39,13 +62,16 @@ class Daemon:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        keys: Iterable[RsaKey],
+        keys: KeySource | Iterable[Key],
         *,
-        at_once: int | None = None,
+        deadline: float = DEADLINE,
+        at_once: int = AT_ONCE,
     ) -> None:
         self._path = path
-        self._keys = {key.signature: key for key in keys}
-        self._places = trio.CapacityLimiter(at_once or os.cpu_count() or 1)
+        self._keys = _TheseKeys(keys) if isinstance(keys, Iterable) else keys
+        self._deadline = deadline
+        self._stores = Stores(at_once)
+        self._under_way = 0
         self._device: Device | None = None
         self._has_run = False
 
@@ -78,7 +104,7 @@ class Daemon:
         """Answer requests until the device says QUIT. To be called once.
 
         Raises DeviceGoneError when the device goes away, DaemonError when it cannot be read.
-        Cancelled, it ends at once; requests that it was working on may remain unanswered.
+        Cancelled, it leaves what it is working on a moment to be done, and fails the rest.
         """
         if self._device is None or self._has_run:
             raise RuntimeError("run() belongs into the Daemon's async with block, once")
@@ -97,26 +123,77 @@ class Daemon:
     async def _serve(self, device: Device, nursery: trio.Nursery) -> None:
         while True:
             octets = await in_thread(device.receive, device.wake)
+            deadline = trio.current_time() + self._deadline
             if octets is None:
                 await trio.lowlevel.checkpoint()  # woken by a cancellation: this raises it
                 continue
-            action = receive(octets)
-            match action:
+            match receive(octets):
                 case Quit():
                     logger.info("the device says QUIT")
                     return
-                case Drop():
-                    logger.info("dropped: %s", action.why)
-                case Task() | Answer():
-                    nursery.start_soon(self._answer, device, action)
+                case Drop(why):
+                    logger.info("dropped: %s", why)
+                case Answer() as answer:
+                    nursery.start_soon(self._send, device, answer)
+                case Task() as task:
+                    # Counted here: the task that is started runs later.
+                    self._under_way += 1
+                    nursery.start_soon(self._answer, device, task, deadline)
 
-    async def _answer(self, device: Device, what: Task | Answer) -> None:
+    async def _answer(self, device: Device, task: Task, deadline: float) -> None:
+        try:
+            key = self._key(task)
+            if isinstance(key, Answer):
+                await self._send(device, key)
+            else:
+                await self._use(device, task, key, deadline)
+        finally:
+            self._under_way -= 1
+
+    def _key(self, task: Task) -> Key | Answer:
+        """The key that a request asks for, or the answer that there is none."""
+        if self._under_way > UNDER_WAY_MAX:
+            return refuse(task, f"{UNDER_WAY_MAX} requests are under way already")
+        try:
+            key = self._keys.find(task.request.signature)
+        except KeyOpenError as error:
+            return refuse(task, str(error))
+        # repr, because the signature may be any ASCII characters.
+        return key or refuse(task, f"there is no key {task.request.signature!r}")
+
+    async def _use(self, device: Device, task: Task, key: Key, deadline: float) -> None:
+        """Answer with a key; or without it, if that takes too long."""
+        right_to_answer = threading.Lock()  # taken once, by who answers
+
         def work() -> None:
-            answer = what if isinstance(what, Answer) else perform(what, self._keys)
-            _send(device, answer)
+            if right_to_answer.locked():  # it has waited too long for its place
+                return
+            answer = perform(task, key)
+            if right_to_answer.acquire(blocking=False):
+                _send(device, answer)
 
-        async with self._places:
-            await in_thread(work)
+        why = "the daemon stops"
+        try:
+            await self._stores.call(key.store, work, deadline)
+        except trio.TooSlowError:
+            why = f"the key store has not done it within {self._deadline:g} s"
+        finally:
+            if right_to_answer.acquire(blocking=False):
+                with trio.move_on_after(GRACE, shield=True):
+                    await self._send(device, refuse(task, why))
+
+    async def _send(self, device: Device, answer: Answer) -> None:
+        await in_thread(lambda: _send(device, answer))
+
+
+class _TheseKeys:
+    """Keys that are all known."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._keys = {key.signature: key for key in keys}
+
+    def find(self, signature: str) -> Key | None:
+        return self._keys.get(signature)
 
 
 def _greet(device: Device) -> None:

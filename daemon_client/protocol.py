@@ -3,19 +3,20 @@
 Two steps, because the second one computes for a while and may run beside others:
 
     receive(octets)        ->  Task, or Answer, or Drop, or Quit
-    perform(task, keys)    ->  Answer
+    perform(task, key)     ->  Answer
+    refuse(task, why)      ->  Answer
 
-Neither raises, whatever the device says. An answer carries the counter and the index of its request
-as they came. What goes wrong is answered at once by a failure packet, ``43 ff`` to tag 66 and
-``41 ff`` to anything else, so that the requester need not wait for its time-out.
+None of them raises, whatever the device says and whatever the key does. An answer carries the
+counter and the index of its request as they came, and besides them what the key gave, or nothing.
+What goes wrong is answered at once by a failure packet, ``43 ff`` to tag 66 and ``41 ff`` to
+anything else, so that the requester need not wait for its time-out.
 """
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from daemon_client.keys import KeyOperationError
+from daemon_client.key import KeyOperationError
 from ecryptfs_cuse.wire.errors import ParseError
 from ecryptfs_cuse.wire.packet import (
     MESSAGE_HEADER_SIZE,
@@ -126,18 +127,22 @@ def _receive_request(counter: int, body: bytes) -> Task | Answer | Drop:
         return _failure(counter, message.index, message.data, str(error))
 
 
-def perform(task: Task, keys: Mapping[str, Key]) -> Answer:
-    """Encrypt or decrypt, with the key of ``keys`` that has the signature asked for."""
+def perform(task: Task, key: Key) -> Answer:
+    """Encrypt or decrypt with the key that was asked for."""
     request = task.request
-    key = keys.get(request.signature)
     try:
-        if key is None:
-            # repr, because the signature may be any ASCII characters.
-            raise KeyOperationError(f"there is no key {request.signature!r}")
         reply = _encrypt(key, request) if isinstance(request, Tag66) else _decrypt(key, request)
+        return Answer(task.counter, _response(task.counter, task.index, reply))
     except KeyOperationError as error:
-        return _failure(task.counter, task.index, bytes((request.TAG,)), str(error))
-    return Answer(task.counter, _response(task.counter, task.index, reply))
+        return refuse(task, str(error))
+    except Exception as error:
+        # Whatever a key module does, the requester is told. Its message might tell of octets.
+        return refuse(task, f"the key module failed with {type(error).__name__}")
+
+
+def refuse(task: Task, why: str) -> Answer:
+    """The failure packet for a request. why: for the log."""
+    return _failure(task.counter, task.index, bytes((task.request.TAG,)), why)
 
 
 def _encrypt(key: Key, request: Tag66) -> Tag67:

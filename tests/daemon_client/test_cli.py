@@ -14,17 +14,17 @@ import trio
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from daemon_client import RsaKey
-from daemon_client.cli import main
+from daemon_client.cli.main import main
+from daemon_client.modules.openssl import PemKey
 from ecryptfs_cuse.core.keystore import decrypted_key, encrypted_key
 from ecryptfs_cuse.serve import serve
 from ecryptfs_cuse.wire.tags import FileKey, Tag64, Tag66, build_file_key, build_request
 from tests.client import PATIENCE
 from tests.daemon_client.scripted import HELO, QUIT, scripted
-from tests.daemon_client.test_keys import write_pem
+from tests.daemon_client.test_openssl import write_pem
 from tests.daemon_client.trio_test import in_trio
 
-COMMAND = (sys.executable, "-m", "daemon_client.cli")
+COMMAND = (sys.executable, "-m", "daemon_client.cli.main")
 
 
 @pytest.fixture
@@ -46,9 +46,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.asynccontextmanager
-async def started(*arguments: str) -> AsyncIterator["Started"]:
+async def started(*arguments: str, pass_fds: tuple[int, ...] = ()) -> AsyncIterator["Started"]:
     process = await trio.lowlevel.open_process(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=pass_fds,
     )
     try:
         yield Started(process)
@@ -85,7 +88,7 @@ class Started:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @in_trio
 async def test_a_signal_ends_it_with_quit_and_exit_code_0(
-    mountpoint: Path, pem: Path, key: RsaKey, number: signal.Signals
+    mountpoint: Path, pem: Path, key: PemKey, number: signal.Signals
 ) -> None:
     async with (
         scripted(mountpoint) as device,
@@ -102,7 +105,7 @@ async def test_a_signal_ends_it_with_quit_and_exit_code_0(
 
 @in_trio
 async def test_it_answers_requests_and_logs_them_when_asked_to(
-    mountpoint: Path, pem: Path, key: RsaKey
+    mountpoint: Path, pem: Path, key: PemKey
 ) -> None:
     payload = build_file_key(FileKey(7, bytes(range(100, 116))))
     async with (
@@ -124,7 +127,7 @@ async def test_it_answers_requests_and_logs_them_when_asked_to(
 
 
 @in_trio
-async def test_a_device_that_goes_ends_it_with_exit_code_1(mountpoint: Path, pem: Path) -> None:
+async def test_a_device_that_goes_ends_it_with_exit_code_69(mountpoint: Path, pem: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         async with serve(mountpoint) as device:
             command = await stack.enter_async_context(
@@ -132,26 +135,26 @@ async def test_a_device_that_goes_ends_it_with_exit_code_1(mountpoint: Path, pem
             )
             await command.wait_ready(device.path)
         code, log = await command.end()
-    assert code == 1
+    assert code == 69
     assert "is gone" in log
     assert "Traceback" not in log
 
 
 @in_trio
-async def test_a_second_one_ends_with_exit_code_1(mountpoint: Path, pem: Path) -> None:
+async def test_a_second_one_ends_with_exit_code_69(mountpoint: Path, pem: Path) -> None:
     async with serve(mountpoint) as device:
         arguments = ("--device", device.path, "--key", str(pem))
         async with started(*arguments) as first:
             await first.wait_ready(device.path)
             async with started(*arguments) as second:
                 code, log = await second.end()
-            assert code == 1
+            assert code == 69
             assert "has a daemon already" in log
             assert json.dumps(device.status()).count("euid") == 1
 
 
 def test_signatures_are_shown_without_a_device(
-    tmp_path: Path, pem: Path, key: RsaKey, other_key: RsaKey
+    tmp_path: Path, pem: Path, key: PemKey, other_key: PemKey
 ) -> None:
     other = write_pem(tmp_path / "other.pem", other_key._private_key)
     done = run("--key", str(pem), "--key", str(other), "--show-signatures")
@@ -160,24 +163,27 @@ def test_signatures_are_shown_without_a_device(
 
 
 def test_wrong_usage_ends_with_exit_code_2() -> None:
-    done = run()
+    done = run("--passphrase", "prompt")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--key" in done.stderr
 
 
-def test_a_missing_key_or_device_ends_with_exit_code_1(tmp_path: Path, pem: Path) -> None:
+def test_a_missing_key_ends_with_exit_code_78(tmp_path: Path) -> None:
     done = run("--key", str(tmp_path / "none.pem"))
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (78, "")
     assert "none.pem does not exist" in done.stderr
+
+
+def test_a_missing_device_ends_with_exit_code_69(tmp_path: Path, pem: Path) -> None:
     done = run("--key", str(pem), "--device", str(tmp_path / "none"))
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (69, "")
     assert "modprobe ecryptfs" in done.stderr
 
 
 def test_the_help_teaches_with_an_example() -> None:
     shown = CliRunner().invoke(main, ["--help"])
     assert shown.exit_code == 0
-    assert "ecryptfs-keyd --key key.pem --show-signatures" in shown.output
+    assert "ecryptfs-keyd key generate key.pem" in shown.output
 
 
 def test_a_process_can_be_made_uninspectable() -> None:

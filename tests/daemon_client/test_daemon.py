@@ -1,72 +1,26 @@
 """The daemon on the emulated device, both in one thread."""
 
-import contextlib
 import errno
 import logging
 import os
-import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from daemon_client import Daemon, DeviceGoneError, DeviceOpenError, RsaKey
-from ecryptfs_cuse.core.keystore import decrypted_key, encrypted_key
-from ecryptfs_cuse.serve import Device, DeviceError, Transport, serve
+from daemon_client import Daemon, DeviceGoneError, DeviceOpenError
+from daemon_client.modules.openssl import PemKey
+from ecryptfs_cuse.serve import Device, DeviceError, Transport
 from ecryptfs_cuse.wire.tags import FileKey, Tag64, Tag66, build_file_key, build_request
+from tests.daemon_client.serving import PAYLOAD, UNKNOWN, running, served, unwrap, wrap
 from tests.daemon_client.trio_test import in_trio
-
-UNKNOWN = "0123456789abcdef"
-PAYLOAD = build_file_key(FileKey(7, bytes(range(16))))
-
-
-@contextlib.asynccontextmanager
-async def served(
-    mountpoint: Path, transport: Transport = Transport.CHANNEL
-) -> AsyncIterator[Device]:
-    mountpoint.mkdir(exist_ok=True)
-    async with serve(mountpoint, transport=transport) as device:
-        yield device
-
-
-@contextlib.asynccontextmanager
-async def running(device: Device, *keys: RsaKey, at_once: int | None = None) -> AsyncIterator[None]:
-    async with Daemon(device.path, keys, at_once=at_once) as daemon, trio.open_nursery() as nursery:
-        nursery.start_soon(daemon.run)
-        yield
-        nursery.cancel_scope.cancel()
-
-
-async def wrap(device: Device, signature: str, payload: bytes = PAYLOAD) -> bytes:
-    return encrypted_key(await device.request(build_request(Tag66(signature, payload))))
-
-
-async def unwrap(device: Device, signature: str, encrypted: bytes) -> bytes:
-    answer = await device.request(build_request(Tag64(signature, encrypted)))
-    return build_file_key(decrypted_key(answer))
-
-
-class SlowKey(RsaKey):
-    """A key that waits, in its thread, until it may go on."""
-
-    def __init__(self, key: RsaKey, signature: str = UNKNOWN) -> None:
-        super().__init__(key._private_key)
-        self.signature = signature
-        self.started = threading.Event()
-        self.may_go_on = threading.Event()
-
-    def encrypt(self, payload: bytes) -> bytes:
-        self.started.set()
-        self.may_go_on.wait()
-        return super().encrypt(payload)
 
 
 @pytest.mark.parametrize("transport", Transport)
 @in_trio
 async def test_32_requests_wait_for_it_the_33rd_is_refused_and_the_32_are_answered(
-    tmp_path: Path, key: RsaKey, transport: Transport
+    tmp_path: Path, key: PemKey, transport: Transport
 ) -> None:
     payloads = [build_file_key(FileKey(7, bytes([number] * 16))) for number in range(32)]
     back: dict[int, bytes] = {}
@@ -96,7 +50,7 @@ async def test_32_requests_wait_for_it_the_33rd_is_refused_and_the_32_are_answer
 @pytest.mark.parametrize("transport", Transport)
 @in_trio
 async def test_100_keys_come_back_as_they_were(
-    tmp_path: Path, key: RsaKey, transport: Transport
+    tmp_path: Path, key: PemKey, transport: Transport
 ) -> None:
     payloads = [build_file_key(FileKey(7, os.urandom(16 + i % 17))) for i in range(100)]
     back: list[bytes] = []
@@ -108,7 +62,7 @@ async def test_100_keys_come_back_as_they_were(
 
 
 @in_trio
-async def test_30_requests_at_a_time_are_all_answered(tmp_path: Path, key: RsaKey) -> None:
+async def test_30_requests_at_a_time_are_all_answered(tmp_path: Path, key: PemKey) -> None:
     payloads = [build_file_key(FileKey(7, os.urandom(16))) for _ in range(30)]
     back: dict[bytes, bytes] = {}
 
@@ -126,7 +80,7 @@ async def test_30_requests_at_a_time_are_all_answered(tmp_path: Path, key: RsaKe
 
 @in_trio
 async def test_each_of_two_keys_answers_for_itself(
-    tmp_path: Path, key: RsaKey, other_key: RsaKey
+    tmp_path: Path, key: PemKey, other_key: PemKey
 ) -> None:
     async with served(tmp_path) as device, running(device, key, other_key):
         encrypted = await wrap(device, key.signature)
@@ -138,7 +92,7 @@ async def test_each_of_two_keys_answers_for_itself(
 
 
 @in_trio
-async def test_an_unknown_signature_fails_at_once(tmp_path: Path, key: RsaKey) -> None:
+async def test_an_unknown_signature_fails_at_once(tmp_path: Path, key: PemKey) -> None:
     async with served(tmp_path) as device, running(device, key):
         assert await device.request(build_request(Tag66(UNKNOWN, PAYLOAD))) == b"\x43\xff"
         assert await device.request(build_request(Tag64(UNKNOWN, bytes(256)))) == b"\x41\xff"
@@ -150,7 +104,7 @@ async def test_an_unknown_signature_fails_at_once(tmp_path: Path, key: RsaKey) -
 @pytest.mark.parametrize("transport", Transport)
 @in_trio
 async def test_a_cancelled_daemon_ends_at_once_and_the_next_can_register(
-    tmp_path: Path, key: RsaKey, transport: Transport
+    tmp_path: Path, key: PemKey, transport: Transport
 ) -> None:
     async with served(tmp_path, transport) as device:
         for _ in range(5):
@@ -167,7 +121,7 @@ async def test_a_cancelled_daemon_ends_at_once_and_the_next_can_register(
 
 
 @in_trio
-async def test_a_second_daemon_of_a_user_is_told_so(tmp_path: Path, key: RsaKey) -> None:
+async def test_a_second_daemon_of_a_user_is_told_so(tmp_path: Path, key: PemKey) -> None:
     async with served(tmp_path) as device, running(device, key):
         with pytest.raises(DeviceOpenError, match="has a daemon already"):
             async with Daemon(device.path, [key]):
@@ -176,7 +130,7 @@ async def test_a_second_daemon_of_a_user_is_told_so(tmp_path: Path, key: RsaKey)
 
 
 @in_trio
-async def test_a_server_that_ends_ends_the_daemon_that_waits(tmp_path: Path, key: RsaKey) -> None:
+async def test_a_server_that_ends_ends_the_daemon_that_waits(tmp_path: Path, key: PemKey) -> None:
     async with trio.open_nursery() as nursery:
         registered, ended = trio.Event(), trio.Event()
 
@@ -197,7 +151,7 @@ async def test_a_server_that_ends_ends_the_daemon_that_waits(tmp_path: Path, key
 
 @in_trio
 async def test_server_and_daemon_may_be_cancelled_together(
-    tmp_path: Path, key: RsaKey, short_grace: None
+    tmp_path: Path, key: PemKey, short_grace: None
 ) -> None:
     with trio.CancelScope() as scope:
         async with served(tmp_path) as device, running(device, key):
@@ -211,7 +165,7 @@ async def test_server_and_daemon_may_be_cancelled_together(
 
 @in_trio
 async def test_a_requester_that_has_given_up_before_the_daemon_read_is_dropped(
-    tmp_path: Path, key: RsaKey, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, key: PemKey, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "daemon_client")
     async with served(tmp_path) as device, Daemon(device.path, [key]) as daemon:
@@ -226,53 +180,7 @@ async def test_a_requester_that_has_given_up_before_the_daemon_read_is_dropped(
 
 
 @in_trio
-async def test_an_answer_that_comes_too_late_does_no_harm(
-    tmp_path: Path, key: RsaKey, caplog: pytest.LogCaptureFixture
-) -> None:
-    slow = SlowKey(key)
-    async with served(tmp_path) as device, running(device, slow, key, at_once=1):
-        with pytest.raises(DeviceError) as failed:
-            await device.request(build_request(Tag66(UNKNOWN, PAYLOAD)), timeout=0.05)
-        assert failed.value.errno == errno.ENOMSG
-        assert await trio.to_thread.run_sync(slow.started.wait, 5)
-        slow.may_go_on.set()
-        assert await unwrap(device, key.signature, await wrap(device, key.signature)) == PAYLOAD
-        assert device.status()["totals"]["responses_refused"] == 1
-    assert "came too late" in caplog.text
-
-
-@in_trio
-async def test_a_slow_key_holds_nobody_up(tmp_path: Path, key: RsaKey) -> None:
-    slow = SlowKey(key)
-    async with (
-        served(tmp_path) as device,
-        running(device, slow, key, at_once=2),
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(wrap, device, UNKNOWN)
-        assert await trio.to_thread.run_sync(slow.started.wait, 5)
-        assert await unwrap(device, key.signature, await wrap(device, key.signature)) == PAYLOAD
-        slow.may_go_on.set()
-
-
-@in_trio
-async def test_a_cancelled_daemon_does_not_wait_for_a_key_that_takes_for_ever(
-    tmp_path: Path, key: RsaKey, short_grace: None
-) -> None:
-    slow = SlowKey(key)
-    async with served(tmp_path) as device:
-        async with trio.open_nursery() as nursery:
-            async with running(device, slow):
-                nursery.start_soon(wrap, device, UNKNOWN)
-                assert await trio.to_thread.run_sync(slow.started.wait, 5)
-            nursery.cancel_scope.cancel()
-        async with running(device, key):
-            await wrap(device, key.signature)
-        slow.may_go_on.set()
-
-
-@in_trio
-async def test_run_is_for_the_block_and_for_once(tmp_path: Path, key: RsaKey) -> None:
+async def test_run_is_for_the_block_and_for_once(tmp_path: Path, key: PemKey) -> None:
     async with served(tmp_path) as device:
         daemon = Daemon(device.path, [key])
         with pytest.raises(RuntimeError):
@@ -289,7 +197,7 @@ async def test_run_is_for_the_block_and_for_once(tmp_path: Path, key: RsaKey) ->
 
 @in_trio
 async def test_nothing_secret_is_logged(
-    tmp_path: Path, key: RsaKey, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, key: PemKey, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     async with served(tmp_path) as device, running(device, key):
@@ -305,7 +213,7 @@ async def test_nothing_secret_is_logged(
 
 
 @in_trio
-async def test_a_daemon_leaves_no_descriptor_behind(tmp_path: Path, key: RsaKey) -> None:
+async def test_a_daemon_leaves_no_descriptor_behind(tmp_path: Path, key: PemKey) -> None:
     async with served(tmp_path) as device:
         async with running(device, key):
             await wrap(device, key.signature)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import trio
 
-from daemon_client import Daemon, DaemonError, DeviceGoneError, DeviceOpenError, RsaKey
+from daemon_client import Daemon, DaemonError, DeviceGoneError, DeviceOpenError
+from daemon_client.modules.openssl import PemKey
 from ecryptfs_cuse.wire.packet import Message, Packet, PacketType, build_message, build_packet
 from ecryptfs_cuse.wire.tags import Tag66, build_request
 from tests.daemon_client.scripted import HELO, QUIT, scripted
-from tests.daemon_client.test_daemon import SlowKey
+from tests.daemon_client.serving import SlowKey
 from tests.daemon_client.trio_test import in_trio
 
 UNKNOWN_TAG = build_packet(Packet(PacketType.REQUEST, 9, build_message(Message(3, b"\x99"))))
@@ -44,14 +45,14 @@ async def test_quit_from_the_device_is_answered_by_quit(tmp_path: Path) -> None:
 
 
 @in_trio
-async def test_requests_before_quit_are_answered_before_quit(tmp_path: Path, key: RsaKey) -> None:
+async def test_requests_before_quit_are_answered_before_quit(tmp_path: Path, key: PemKey) -> None:
     slow = SlowKey(key)
     request = Message(3, build_request(Tag66(slow.signature, b"x")))
     async with scripted(tmp_path) as device:
         async with Daemon(device.path, [slow]) as daemon, trio.open_nursery() as nursery:
             device.say(build_packet(Packet(PacketType.REQUEST, 9, build_message(request))), QUIT)
             nursery.start_soon(daemon.run)
-            assert await trio.to_thread.run_sync(slow.started.wait, 5)
+            await slow.wait_started()
             slow.may_go_on.set()
         await device.released.wait()
         assert [packet[0] for packet in device.written] == [100, 103, 101]

@@ -1,12 +1,24 @@
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon_client.keys import KeyOperationError, RsaKey
-from daemon_client.protocol import HELO, QUIT, Answer, Drop, Key, Quit, Task, perform, receive
+from daemon_client.key import KeyOperationError
+from daemon_client.modules.openssl import PemKey
+from daemon_client.protocol import (
+    HELO,
+    QUIT,
+    Answer,
+    Drop,
+    Key,
+    Quit,
+    Task,
+    perform,
+    receive,
+    refuse,
+)
 from ecryptfs_cuse.wire.packet import (
     Message,
     Packet,
@@ -25,6 +37,7 @@ from ecryptfs_cuse.wire.tags import (
     build_request,
     parse_reply,
 )
+from tests.daemon_client.answers import check_answer, response
 
 SIGNATURE = "13a050d7dceb34a3"
 FAILED_64 = b"\x41\xff"
@@ -54,6 +67,25 @@ device_octets = (
 )
 
 
+def no_result(payload: bytes) -> bytes:
+    return None  # type: ignore[return-value]  # what a careless key module does
+
+
+def text_result(payload: bytes) -> bytes:
+    return "text"  # type: ignore[return-value]  # the same
+
+
+def rejection(payload: bytes) -> bytes:
+    raise KeyOperationError("no")
+
+
+def fault(payload: bytes) -> bytes:
+    raise RuntimeError(payload)
+
+
+FAILURES = (no_result, text_result, rejection, fault)
+
+
 class FixedKey:
     """A key whose every result is the same."""
 
@@ -73,16 +105,12 @@ def request_packet(counter: int, index: int, data: bytes) -> bytes:
     return build_packet(Packet(PacketType.REQUEST, counter, body))
 
 
-def response(counter: int, index: int, data: bytes) -> bytes:
-    length = 8 + len(data)
-    assert length < 192
-    native = index.to_bytes(4, sys.byteorder) + len(data).to_bytes(4, sys.byteorder)
-    return b"\x67" + counter.to_bytes(4, "big") + bytes((length,)) + native + data
-
-
 def answered(octets: bytes, keys: Mapping[str, Key]) -> Answer | Drop | Quit:
     action = receive(octets)
-    return perform(action, keys) if isinstance(action, Task) else action
+    if not isinstance(action, Task):
+        return action
+    key = keys.get(action.request.signature)
+    return refuse(action, "no such key") if key is None else perform(action, key)
 
 
 def asked(request: TagRequest, keys: Mapping[str, Key]) -> Answer:
@@ -101,29 +129,21 @@ def reply_in(answer: Answer) -> Tag65 | Tag67:
 def test_no_octets_raise_and_without_keys_every_answer_is_a_failure_with_octets_that_were_given(
     octets: bytes,
 ) -> None:
-    action = answered(octets, {})
-    if isinstance(action, Answer):
-        given_packet = parse_packet(octets)
-        assert given_packet.type == PacketType.REQUEST
-        assert given_packet.body is not None
-        index = int.from_bytes(given_packet.body[:4], sys.byteorder)
-        data = FAILED_66 if given_packet.body[8:9] == b"\x42" else FAILED_64
-        assert action.octets == response(given_packet.counter, index, data)
-        assert action.failure
+    check_answer(octets, None)
 
 
 @given(device_octets, st.none() | st.binary(max_size=600))
 def test_no_result_of_a_key_makes_an_answer_that_the_device_would_refuse(
     octets: bytes, result: bytes | None
 ) -> None:
-    action = answered(octets, {SIGNATURE: FixedKey(result)})
-    if isinstance(action, Answer):
-        assert len(action.octets) <= 531
-        packet = parse_packet(action.octets)
-        assert packet.type == PacketType.RESPONSE
-        assert packet.body is not None
-        reply = parse_reply(parse_message(packet.body).data)
-        assert reply.content in (b"", result)
+    check_answer(octets, FixedKey(result).encrypt)
+
+
+@given(device_octets, st.sampled_from(FAILURES))
+def test_a_key_that_fails_in_any_way_makes_a_failure_and_nothing_else(
+    octets: bytes, failure: Callable[[bytes], bytes]
+) -> None:
+    check_answer(octets, failure)
 
 
 @given(uint32, uint32, payloads)
@@ -138,7 +158,7 @@ def test_counter_and_index_come_back_as_they_were(counter: int, index: int, payl
 
 
 @given(payload=payloads)
-def test_what_tag_66_has_encrypted_tag_64_decrypts(key: RsaKey, payload: bytes) -> None:
+def test_what_tag_66_has_encrypted_tag_64_decrypts(key: PemKey, payload: bytes) -> None:
     keys = {key.signature: key}
     encrypted = reply_in(asked(Tag66(key.signature, payload), keys))
     assert isinstance(encrypted, Tag67)
@@ -165,16 +185,32 @@ def test_results_that_ecryptfs_has_no_room_for_are_failures(
         assert answer.octets == response(7, 5, data)
 
 
-def test_an_unknown_signature_is_a_failure_of_the_tag_that_asked(key: RsaKey) -> None:
-    keys = {key.signature: key}
-    assert asked(Tag64(SIGNATURE, b"x"), keys).octets == response(7, 5, FAILED_64)
-    answer = asked(Tag66(SIGNATURE, b"x"), keys)
+def test_a_request_that_is_refused_is_a_failure_of_the_tag_that_asked() -> None:
+    assert asked(Tag64(SIGNATURE, b"x"), {}).octets == response(7, 5, FAILED_64)
+    answer = asked(Tag66(SIGNATURE, b"x"), {})
     assert answer.octets == response(7, 5, FAILED_66)
-    assert answer.failure is not None
-    assert SIGNATURE in answer.failure
+    assert answer.failure == "no such key"
 
 
-def test_a_bad_ciphertext_is_a_failure(key: RsaKey) -> None:
+class BrokenKey:
+    """A key of a module that does not keep to the rules."""
+
+    def encrypt(self, payload: bytes) -> bytes:
+        raise RuntimeError(payload.decode())
+
+    decrypt = encrypt
+
+
+@pytest.mark.parametrize(("kind", "data"), [(Tag64, FAILED_64), (Tag66, FAILED_66)])
+def test_whatever_a_key_module_raises_is_a_failure_that_does_not_tell_what_it_said(
+    kind: type[TagRequest], data: bytes
+) -> None:
+    answer = asked(kind(SIGNATURE, b"precious"), {SIGNATURE: BrokenKey()})
+    assert answer.octets == response(7, 5, data)
+    assert answer.failure == "the key module failed with RuntimeError"
+
+
+def test_a_bad_ciphertext_is_a_failure(key: PemKey) -> None:
     answer = asked(Tag64(key.signature, bytes(256)), {key.signature: key})
     assert answer.octets == response(7, 5, FAILED_64)
 
@@ -233,12 +269,12 @@ def test_a_daemon_says_five_octets_first_and_last() -> None:
 
 
 @given(payload=st.binary(min_size=4, max_size=60))
-def test_no_payload_is_in_a_repr_or_a_reason(key: RsaKey, payload: bytes) -> None:
+def test_no_payload_is_in_a_repr_or_a_reason(key: PemKey, payload: bytes) -> None:
     task = receive(request_packet(7, 5, build_request(Tag66(key.signature, payload))))
     assert isinstance(task, Task)
-    answer = perform(task, {key.signature: key})
+    answer = perform(task, key)
     plain = Tag64(key.signature, payload)
-    refused = perform(Task(1, 1, plain), {key.signature: key})
+    refused = perform(Task(1, 1, plain), key)
     for shown in (repr(task), repr(answer), repr(plain), repr(refused)):
         assert repr(payload)[2:-1] not in shown
         assert payload.hex() not in shown

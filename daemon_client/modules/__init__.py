@@ -1,0 +1,1 @@
+"""The key modules that come with the daemon; each is found through its entry point alone."""

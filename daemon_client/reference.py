@@ -1,0 +1,104 @@
+"""What says which key is meant: a key module, a location, and where the passphrase comes from.
+
+on a command line       [MODULE:]LOCATION                    openssl without a module
+in TOML                 module = "openssl"                   the same
+                        location = "key.pem"
+                        passphrase = "file:passphrase.txt"   where one is needed
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from daemon_client.key import (
+    Key,
+    KeyModule,
+    KeyOpenError,
+    WrongPassphraseError,
+    key_module,
+    key_module_names,
+)
+from daemon_client.secret import PROMPT, Secret, SecretError, check_source, read_secret
+
+DEFAULT_MODULE = "openssl"
+_FIELDS = ("module", "location", "passphrase")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReference:
+    """module: the key module's name. location: the key's, for that module. passphrase: a source."""
+
+    module: str
+    location: str
+    passphrase: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.module} {self.location}"
+
+    @property
+    def is_given_once(self) -> bool:
+        """Whether the passphrase cannot simply be had again."""
+        return self.is_typed or (self.passphrase or "").startswith("fd:")
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether a person types the passphrase on the terminal."""
+        return self.passphrase == PROMPT
+
+    def key_module(self) -> KeyModule:
+        """Raises KeyOpenError where it is not installed."""
+        return key_module(self.module)
+
+    def open(self, passphrase: Secret | None) -> Key:
+        """Open the key with its passphrase, which the caller has got. Raises KeyOpenError."""
+        return self.key_module().open(self.location, passphrase)
+
+    def unlock(self) -> Key:
+        """Get the passphrase, and open the key. Raises KeyOpenError."""
+        passphrase = self.secret()
+        try:
+            return self.open(passphrase)
+        finally:
+            if passphrase is not None:
+                passphrase.wipe()
+
+    def secret(self) -> Secret | None:
+        """Get the passphrase. Raises WrongPassphraseError where its source has none."""
+        try:
+            return None if self.passphrase is None else read_secret(self.passphrase, str(self))
+        except SecretError as error:
+            raise WrongPassphraseError(f"{self}: {error}") from None
+
+
+def from_text(text: str, passphrase: str | None = None) -> KeyReference:
+    """What a command line says; relative to the working directory. Raises KeyOpenError."""
+    module, colon, location = text.partition(":")
+    if not colon or module not in key_module_names():
+        module, location = DEFAULT_MODULE, text
+    elif key_module(module).has_uris:
+        location = text
+    return _checked(KeyReference(module, location, passphrase), Path.cwd())
+
+
+def from_table(table: Mapping[str, object], base: Path) -> KeyReference:
+    """What a TOML table says; relative to ``base``. Raises KeyOpenError."""
+    unknown = sorted(set(table) - set(_FIELDS))
+    if unknown:
+        raise KeyOpenError(f"a key has no {unknown[0]!r}, but: {', '.join(_FIELDS)}")
+    for name, value in table.items():
+        if not isinstance(value, str) or not value:
+            raise KeyOpenError(f"{name} = is followed by a text in quotes")
+    if "location" not in table:
+        raise KeyOpenError("a key needs location =")
+    values = {"module": DEFAULT_MODULE, **{name: str(value) for name, value in table.items()}}
+    return _checked(KeyReference(**values), base)
+
+
+def _checked(reference: KeyReference, base: Path) -> KeyReference:
+    if reference.passphrase is not None:
+        try:
+            check_source(reference.passphrase)
+        except SecretError as error:
+            raise KeyOpenError(str(error)) from None
+    module = reference.key_module()
+    return replace(reference, location=module.absolute(reference.location, base))
