@@ -32,7 +32,7 @@ Source: ecryptfs-utils, ecryptfs.h, struct ecryptfs_auth_tok; keystore.c, ecrypt
 from dataclasses import dataclass, field
 from typing import Any
 
-from construct import Bytes, ConstructError, Int16un, Int32un, Padding, Struct
+from construct import Bytes, Int16un, Int32un, Padding, Struct
 
 from ecryptfs_cuse.wire.errors import BuildError, ParseError
 from ecryptfs_cuse.wire.tags import SIGNATURE_SIZE
@@ -86,10 +86,7 @@ def parse_private_key_token(payload: bytes) -> PrivateKeyToken:
     """
     if len(payload) < SIZE:
         raise ParseError(f"a token has at least {SIZE} octets, not {len(payload)}")
-    try:
-        fields: Any = _HEAD.parse(payload)
-    except ConstructError:
-        raise ParseError("the token cannot be read") from None
+    fields: Any = _HEAD.parse(payload)
     if fields.version != _VERSION:
         raise ParseError(f"the token has version {fields.version:#06x}, not {_VERSION:#06x}")
     if fields.token_type == _PASSWORD:

@@ -1,49 +1,18 @@
-"""struct ecryptfs_auth_tok, as a key in the user keyring: how ecryptfsd is given a private key.
+"""Tokens in the user keyring: how ecryptfsd, ecryptfs-keyd and the kernel are told of a key."""
 
-    offset  size
-    0       2       version, 0x0004
-    2       2       token type: 1 private key
-    4       4       flags
-    8       588     session key, unused here
-    596     32      reserved
-    628     4       size of the key's identifier, 16
-    632     4       size of the blob
-    636     17      signature, NUL-terminated
-    653     17      alias of the key module, NUL-terminated
-    670             the blob: the key module's own
-
-Native byte order. Whoever reads it adds the blob's size to the 740 octets of the whole struct, with
-its union: the payload has that many octets, although the blob begins before.
-
-Source: ecryptfs-utils, ecryptfs.h.
-"""
-
-import struct
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ecryptfs_cuse.wire.auth_token import PrivateKeyToken, build_private_key_token
 from tests.client import PATIENCE
 from tests.ecryptfsd.programs import require
-
-SIZE = 740
-_HEAD = struct.Struct("=HHI588x32xII17s17s")
-_VERSION = 0x0004
-_PRIVATE_KEY = 1
 
 
 def private_key_token(signature: str, alias: str, blob: bytes) -> bytes:
     """The token for a key of the key module ``alias``."""
-    head = _HEAD.pack(
-        _VERSION,
-        _PRIVATE_KEY,
-        0,
-        len(signature),
-        len(blob),
-        signature.encode("ascii"),
-        alias.encode("ascii"),
-    )
-    return (head + blob).ljust(SIZE + len(blob), b"\0")
+    return build_private_key_token(PrivateKeyToken(signature, alias, blob))
 
 
 @contextmanager
@@ -59,8 +28,39 @@ def in_user_keyring(signature: str, token: bytes) -> Iterator[None]:
         _keyctl("unlink", serial, "@u")
 
 
+@contextmanager
+def password_token_in_user_keyring(passphrase: str) -> Iterator[tuple[str, bytes]]:
+    """Have ecryptfs-add-passphrase put a token there; its signature, and its octets.
+
+    Two with the same passphrase at a time would be one.
+    """
+    require("ecryptfs-add-passphrase", "keyctl")
+    done = subprocess.run(
+        ["ecryptfs-add-passphrase"],
+        input=passphrase,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    found = re.search(r"auth tok with sig \[([0-9a-f]{16})\]", done.stdout)
+    assert found is not None, f"ecryptfs-add-passphrase names no token: {done.stdout}"
+    serial = _keyctl("search", "@u", "user", found[1]).strip()
+    try:
+        _keyctl("timeout", serial, "600")
+        # Only those may read it whose own keyrings lead to it.
+        link_and_read = f"keyctl link @u @s && keyctl pipe {serial}"
+        yield found[1], _keyctl_octets("session", "-", "sh", "-c", link_and_read)
+    finally:
+        _keyctl("unlink", serial, "@u")
+
+
 def _keyctl(*arguments: str, payload: bytes = b"") -> str:
+    return _keyctl_octets(*arguments, payload=payload).decode()
+
+
+def _keyctl_octets(*arguments: str, payload: bytes = b"") -> bytes:
     done = subprocess.run(
         ["keyctl", *arguments], input=payload, capture_output=True, check=True, timeout=PATIENCE
     )
-    return done.stdout.decode()
+    return done.stdout

@@ -26,7 +26,13 @@ def namespace() -> Iterator[PrivateNamespace]:
 
 
 @pytest.fixture
-def daemons() -> Iterator[DaemonFactory]:
+def key_modules() -> Path | None:
+    """The directory of ecryptfsd's key modules, None for Debian's. Tests may override it."""
+    return None
+
+
+@pytest.fixture
+def daemons(key_modules: Path | None) -> Iterator[DaemonFactory]:
     """Start ecryptfsd on a device as a user, with further environment; all are gone at the end."""
     with ExitStack() as started:
         namespaces: dict[MountedDevice, PrivateNamespace] = {}
@@ -39,6 +45,8 @@ def daemons() -> Iterator[DaemonFactory]:
             else:
                 namespace = namespaces[device] = started.enter_context(PrivateNamespace())
                 namespace.show(device)
+                if key_modules is not None:
+                    namespace.show_key_modules(key_modules)
             return started.enter_context(RealDaemon(namespace, device, uid, environment))
 
         yield factory

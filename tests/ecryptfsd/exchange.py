@@ -12,9 +12,14 @@ UNKNOWN_SIGNATURE = "0123456789abcdef"
 
 def ask(client: Client, path: str, request: TagRequest) -> bytes:
     """The answer's data, as the user of ``client`` gets them from the file ``path``."""
+    return ask_octets(client, path, build_request(request))
+
+
+def ask_octets(client: Client, path: str, request: bytes) -> bytes:
+    """The same for a request that need not make sense."""
     fd = client.call("os.open", path, os.O_RDWR)
     try:
-        client.call("os.write", fd, build_request(request))
+        client.call("os.write", fd, request)
         answer: bytes = client.call("os.read", fd, 8192)
         return answer
     finally:

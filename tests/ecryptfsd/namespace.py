@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.client import PATIENCE
+from tests.ecryptfsd.key_modules import key_module_directory
 from tests.ecryptfsd.programs import require
 from tests.mounted import MountedDevice
 
@@ -71,6 +72,10 @@ class PrivateNamespace:
     def show_version(self, mountpoint: Path) -> None:
         """Put a device's version where the kernel's own module would show its."""
         self.run("mount", "--bind", str(mountpoint / "sys/fs/ecryptfs"), "/sys/fs/ecryptfs")
+
+    def show_key_modules(self, directory: Path) -> None:
+        """Put a directory of key modules where libecryptfs looks for them."""
+        self.run("mount", "--bind", str(directory), str(key_module_directory()))
 
     def close(self) -> None:
         """End it; the mounts in it go with the last process in it."""

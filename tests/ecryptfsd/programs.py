@@ -3,10 +3,13 @@
 import shutil
 
 PACKAGES = {
+    "cc": "gcc",
+    "ecryptfs-add-passphrase": "ecryptfs-utils",
     "ecryptfsd": "ecryptfs-utils",
     "ecryptfs-generate-tpm-key": "ecryptfs-utils",
     "keyctl": "keyutils",
     "nsenter": "util-linux",
+    "pkg-config": "pkg-config",
     "setpriv": "util-linux",
     "unshare": "util-linux",
     "swtpm": "swtpm",

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecryptfs_cuse import wire
+from ecryptfs_cuse.wire.auth_token import PrivateKeyToken
 from ecryptfs_cuse.wire.packet import Message, Packet
 from ecryptfs_cuse.wire.tags import FileKey, Tag64, Tag65, Tag66, Tag67
 
@@ -23,6 +24,7 @@ CARRIERS: list[Callable[[bytes], object]] = [
     lambda octets: Tag65(0, octets),
     lambda octets: Tag66(SIGNATURE, octets),
     lambda octets: Tag67(0, octets),
+    lambda octets: PrivateKeyToken(SIGNATURE, "openssl", octets),
 ]
 
 two_of_a_size = st.integers(0, 70).flatmap(
