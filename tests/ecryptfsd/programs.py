@@ -14,7 +14,9 @@ PACKAGES = {
     "unshare": "util-linux",
     "swtpm": "swtpm",
     "swtpm_setup": "swtpm-tools",
+    "softhsm2-util": "softhsm2",
     "tcsd": "trousers",
+    "tpm2_import": "tpm2-tools",
     "tpm_takeownership": "tpm-tools",
 }
 

@@ -40,8 +40,8 @@ class SoftwareTpm:
                 "TSS_TCSD_PORT": str(_start_tcsd(directory, chip, started)),
                 "TSS_USER_PS_FILE": str(directory / "user.data"),
             }
-            _run("tpm_takeownership", "-y", "-z", environment=self.environment)
-            said = _run("ecryptfs-generate-tpm-key", environment=self.environment)
+            run_program("tpm_takeownership", "-y", "-z", environment=self.environment)
+            said = run_program("ecryptfs-generate-tpm-key", environment=self.environment)
             self.key = _uuid(said)
             self._started = started.pop_all()
 
@@ -65,7 +65,7 @@ def _manufacture(directory: Path, started: ExitStack) -> Path:
     """Make a chip and start it; its socket."""
     state = directory / "chip"
     state.mkdir()
-    _run("swtpm_setup", "--tpm-state", str(state), "--createek", "--overwrite", "--runas", "root")
+    run_program("swtpm_setup", "--tpm-state", str(state), "--createek", "--overwrite", "--runas", "root")
     path = directory / "chip.socket"
     # The socket listens before the chip runs: nobody has to wait for it.
     with socket.socket(socket.AF_UNIX) as listener:
@@ -73,7 +73,7 @@ def _manufacture(directory: Path, started: ExitStack) -> Path:
         shutil.chown(path, group=_TCSD_USER)
         path.chmod(0o660)
         listener.listen()
-        _start(
+        start_program(
             started,
             *("swtpm", "socket", "--tpmstate", f"dir={state}"),
             *("--server", f"type=unixio,fd={listener.fileno()}"),
@@ -94,7 +94,7 @@ def _start_tcsd(directory: Path, chip: Path, started: ExitStack) -> int:
     # It refuses a configuration with another owner or mode.
     shutil.chown(configuration, group=_TCSD_USER)
     configuration.chmod(0o640)
-    tcsd = _start(
+    tcsd = start_program(
         started,
         *(f"--reuid={_TCSD_USER}", f"--regid={_TCSD_USER}", "--clear-groups"),
         *("stdbuf", "--output=L", "tcsd", "-e", "-f", "-c", str(configuration)),
@@ -109,7 +109,7 @@ def _start_tcsd(directory: Path, chip: Path, started: ExitStack) -> int:
     raise AssertionError(f"tcsd does not serve: {''.join(said)}")
 
 
-def _start(
+def start_program(
     started: ExitStack,
     *command: str,
     environment: dict[str, str] | None = None,
@@ -138,7 +138,7 @@ def _start(
     return process
 
 
-def _run(*command: str, environment: dict[str, str] | None = None) -> str:
+def run_program(*command: str, environment: dict[str, str] | None = None) -> str:
     """Run a program that has to succeed; what it says."""
     done = subprocess.run(
         command,
