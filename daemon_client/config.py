@@ -46,9 +46,19 @@ class Config:
 
 
 def default_directory() -> Path:
-    """Where a user's configuration is (XDG base directory specification)."""
-    home = os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
-    return Path(home) / "ecryptfs-keyd"
+    """Where a user's configuration is (XDG base directory specification).
+
+    Raises ConfigError where the user has no home.
+    """
+    given = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    if given.is_absolute():  # the specification has others ignored
+        return given / "ecryptfs-keyd"
+    try:
+        return Path.home() / ".config" / "ecryptfs-keyd"
+    except RuntimeError:
+        raise ConfigError(
+            "this user has no home directory: set HOME, or name a configuration with --config"
+        ) from None
 
 
 def load_config(path: Path | None) -> Config:
@@ -87,13 +97,13 @@ def _config(table: dict[str, Any], base: Path) -> Config:
 
 
 def _text(name: str, value: object, base: Path) -> str:
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"{name} = is followed by a text in quotes")
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ConfigError(f"{name} = is followed by a text in quotes, free of NULs")
     return value
 
 
 def _path(name: str, value: object, base: Path) -> Path:
-    return base / Path(_text(name, value, base)).expanduser()
+    return base / os.path.expanduser(_text(name, value, base))
 
 
 def _device(name: str, value: object, base: Path) -> str:

@@ -30,9 +30,12 @@ class KeyDirectory:
     def references(self) -> dict[str, KeyReference]:
         """All of them, by signature. Raises KeyOpenError."""
         try:
-            files = sorted(self.path.glob("*.toml"))
+            names = sorted(os.listdir(self.path))
+        except FileNotFoundError:
+            return {}
         except OSError as error:
             raise KeyOpenError(f"cannot read {self.path}: {error.strerror}") from None
+        files = [self.path / name for name in names if name.endswith(".toml")]
         return {file.stem: self._read(file) for file in files}
 
     def _read(self, file: Path) -> KeyReference:
@@ -55,7 +58,7 @@ class KeyDirectory:
         new = file.with_suffix(".new")
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            new.write_text(tomli_w.dumps(table))
+            new.write_text(tomli_w.dumps(table), encoding="utf-8")
             os.replace(new, file)
         except OSError as error:
             raise KeyOpenError(f"cannot write {file}: {error.strerror}") from None

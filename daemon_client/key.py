@@ -150,8 +150,13 @@ def key_module(alias: str) -> KeyModule:
         module: KeyModule = found[0].load()()
     except ImportError as error:
         raise KeyOpenError(
-            f"the key module {alias} needs {error.name}: "
+            f"the key module {alias} needs {error.name or error}: "
             f"pip install 'ecryptfs-cuse[{alias}]', or what its package says"
+        ) from None
+    except Exception as error:
+        # Another package's code, in which anything may be wrong.
+        raise KeyOpenError(
+            f"the key module {alias} cannot start: {type(error).__name__}: {error}"
         ) from None
     return module
 

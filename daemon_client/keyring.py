@@ -19,6 +19,7 @@ _USER_KEYRING = -4
 _USER_TYPE = b"user"
 _ABSENT = (errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED)
 _SERIAL_SIZE = 4
+_ABOUT_MAX = 2 * 4096  # a description has up to 4095 octets; other things stand before it
 
 
 class KeyringError(Exception):
@@ -76,7 +77,7 @@ def user_keys() -> list[Entry]:
     found = []
     for place in range(0, len(serials), _SERIAL_SIZE):
         serial = ctypes.c_int32.from_buffer(serials, place).value
-        about = ctypes.create_string_buffer(4096)
+        about = ctypes.create_string_buffer(_ABOUT_MAX)
         size = _library().keyctl_describe(serial, about, ctypes.c_size_t(len(about)))
         if size < 0:  # it has gone meanwhile, or is not to be seen
             continue
@@ -103,7 +104,7 @@ def _open() -> ctypes.CDLL:
             "the keyrings need libkeyutils.so.1: install the package libkeyutils1"
         ) from None
     for name in ("keyctl_read", "keyctl_describe", "keyctl_unlink", "keyctl_link"):
-        library[name].restype = ctypes.c_long
+        getattr(library, name).restype = ctypes.c_long
     return library
 
 

@@ -35,19 +35,19 @@ class Keys:
         """
         kept = previous._opened if previous is not None else {}
         opened: dict[KeyReference, Key] = {}
-        faults = []
+        faults: dict[KeyReference, str] = {}
         for reference, signature in references(config):
             try:
                 if reference.is_given_once and reference in kept:
                     opened[reference] = kept[reference]
-                elif reference not in opened:
+                elif reference not in opened and reference not in faults:
                     opened[reference] = require_signature(reference.unlock(), signature)
             except KeyOpenError as error:
-                faults.append(str(error))
+                faults[reference] = str(error)
         keys = cls(opened, TokenKeys() if config.keyring else None)
         if faults:
             keys.close_all_but(previous)
-            raise KeyOpenError("\n".join(faults))
+            raise KeyOpenError("\n".join(faults.values()))
         return keys
 
     def find(self, signature: str) -> Key | None:

@@ -49,10 +49,11 @@ def listed_keys(config: Config) -> list[Listed]:
 
 def remove_listed(config: Config, signature: str) -> list[Place]:
     """Take a key out of the directory and the keyring; from where it was. Raises KeyOpenError."""
+    tokens = user_tokens() if config.keyring else []  # before anything is done
     places = []
     if KeyDirectory(config.key_directory).remove(signature):
         places.append(Place.DIRECTORY)
-    for entry, _ in user_tokens() if config.keyring else []:
+    for entry, _ in tokens:
         if entry.description == signature:
             try:
                 keyring.remove(entry.serial)

@@ -18,7 +18,14 @@ from daemon_client.key import (
     key_module,
     key_module_names,
 )
-from daemon_client.secret import PROMPT, Secret, SecretError, check_source, read_secret
+from daemon_client.secret import (
+    PROMPT,
+    Secret,
+    SecretError,
+    absolute_source,
+    check_source,
+    read_secret,
+)
 
 DEFAULT_MODULE = "openssl"
 _FIELDS = ("module", "location", "passphrase")
@@ -86,8 +93,8 @@ def from_table(table: Mapping[str, object], base: Path) -> KeyReference:
     if unknown:
         raise KeyOpenError(f"a key has no {unknown[0]!r}, but: {', '.join(_FIELDS)}")
     for name, value in table.items():
-        if not isinstance(value, str) or not value:
-            raise KeyOpenError(f"{name} = is followed by a text in quotes")
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise KeyOpenError(f"{name} = is followed by a text in quotes, free of NULs")
     if "location" not in table:
         raise KeyOpenError("a key needs location =")
     values = {"module": DEFAULT_MODULE, **{name: str(value) for name, value in table.items()}}
@@ -95,10 +102,24 @@ def from_table(table: Mapping[str, object], base: Path) -> KeyReference:
 
 
 def _checked(reference: KeyReference, base: Path) -> KeyReference:
-    if reference.passphrase is not None:
+    passphrase = reference.passphrase
+    if passphrase is not None:
         try:
-            check_source(reference.passphrase)
+            check_source(passphrase)
         except SecretError as error:
             raise KeyOpenError(str(error)) from None
-    module = reference.key_module()
-    return replace(reference, location=module.absolute(reference.location, base))
+        passphrase = absolute_source(passphrase, base)
+    location = reference.key_module().absolute(reference.location, base)
+    for text in (location, passphrase or ""):
+        if not _is_utf8(text):
+            raise KeyOpenError(f"{text!r} is not UTF-8, as lists of keys need it")
+    return replace(reference, location=location, passphrase=passphrase)
+
+
+def _is_utf8(text: str) -> bool:
+    """A file's name need not be; what is not is in the text as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -13,8 +13,10 @@ lines and configuration files are read by others.
 import contextlib
 import getpass
 import os
+import re
 import shlex
 import subprocess
+import warnings
 from pathlib import Path
 
 SIZE_MAX = 4096
@@ -33,7 +35,7 @@ class Secret:
 
     __slots__ = ("octets",)
 
-    def __init__(self, octets: bytes | bytearray) -> None:
+    def __init__(self, octets: bytes | bytearray | memoryview) -> None:
         self.octets = bytearray(octets)
 
     def __repr__(self) -> str:
@@ -58,8 +60,14 @@ def check_source(source: str) -> None:
         raise SecretError(f"a passphrase is not given by {scheme}: but by one of: {SOURCES}")
     if scheme not in _READERS or not colon or not rest:
         raise SecretError(f"{_shown(source)} is no source of a passphrase, which are: {SOURCES}")
-    if scheme == "fd" and not (rest.isascii() and rest.isdigit()):
-        raise SecretError(f"fd: is followed by a number, not by {rest!r}")
+    if scheme == "fd" and not re.fullmatch("[0-9]{1,9}", rest):
+        raise SecretError("fd: is followed by the number of an open descriptor")
+
+
+def absolute_source(source: str, base: Path) -> str:
+    """A source that means the same in every working directory; ``base`` is where it was written."""
+    scheme, _, path = source.partition(":")
+    return f"file:{base / os.path.expanduser(path)}" if scheme == "file" else source
 
 
 def read_secret(source: str, what: str) -> Secret:
@@ -68,12 +76,13 @@ def read_secret(source: str, what: str) -> Secret:
     scheme, _, rest = source.partition(":")
     octets = _prompted(what) if source == PROMPT else _READERS[scheme](rest, what)
     try:
-        line = octets.split(b"\n", 1)[0]
-        if len(octets) > SIZE_MAX:
-            raise SecretError(f"the passphrase from {scheme}: has more than {SIZE_MAX} octets")
-        if not line:
-            raise SecretError(f"the passphrase from {scheme}: is empty")
-        return Secret(line)
+        with memoryview(octets) as view:
+            size = octets.find(b"\n") if b"\n" in octets else len(octets)
+            if size > SIZE_MAX:
+                raise SecretError(f"the passphrase from {scheme}: has more than {SIZE_MAX} octets")
+            if not size:
+                raise SecretError(f"the passphrase from {scheme}: is empty")
+            return Secret(view[:size])
     finally:
         octets[:] = bytes(len(octets))
 
@@ -128,9 +137,16 @@ def _from_credential(name: str, what: str) -> bytearray:
 
 def _prompted(what: str) -> bytearray:
     try:
-        return bytearray(getpass.getpass(f"Passphrase for {what}: ").encode())
-    except (EOFError, OSError):
+        with warnings.catch_warnings():
+            # Otherwise it reads standard input where there is no terminal.
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            return bytearray(getpass.getpass(f"Passphrase for {what}: ").encode())
+    except (EOFError, OSError, getpass.GetPassWarning):
         raise SecretError("there is no terminal to ask for the passphrase on") from None
+    except UnicodeError:
+        raise SecretError(
+            "the passphrase that was typed is not in the terminal's encoding"
+        ) from None
 
 
 _READERS = {

@@ -22,7 +22,7 @@ from daemon_client.device import DaemonError, DeviceGoneError, DeviceOpenError
 from daemon_client.key import Key, KeyOpenError
 from daemon_client.keys import Keys
 from daemon_client.process import forbid_inspection
-from daemon_client.threads import in_thread
+from daemon_client.threads import GRACE, in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ class Service:
                 except DaemonError as error:
                     failure = error
                 nursery.cancel_scope.cancel()
-        notify.stopping()
-        self._keys.close_all_but(None)
+        with trio.move_on_after(GRACE, shield=True):
+            await in_thread(lambda: self._keys.close_all_but(None))
         if failure is not None:
             raise failure
 
@@ -70,6 +70,7 @@ class Service:
                 await self._reload()
             else:
                 logger.info("stopping: %s", signal.Signals(number).name)
+                notify.stopping()
                 scope.cancel()
 
     async def _reload(self) -> None:

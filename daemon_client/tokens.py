@@ -7,6 +7,7 @@ removed no longer. The key behind it is opened once, and again when the token ha
 import contextlib
 import hashlib
 import threading
+from dataclasses import replace
 
 from daemon_client import keyring
 from daemon_client.key import (
@@ -35,13 +36,15 @@ class TokenKey(Key):
         self._token = token
         self._lock = threading.Lock()
         self._key: Key | None = None
-        self._refusal: WrongPassphraseError | None = None
+        self._refusal: str | None = None
+        self._is_closed = False
         self.signature = token.signature
 
     @property
     def store(self) -> str:  # type: ignore[override]  # until it is open, the module stands for it
         """The key's, once it is open."""
-        return self._key.store if self._key else self._token.alias
+        key = self._key
+        return key.store if key else self._token.alias
 
     def encrypt(self, payload: bytes) -> bytes:
         """Raises KeyOperationError also where the key cannot be opened."""
@@ -53,25 +56,33 @@ class TokenKey(Key):
 
     def describe(self) -> str:
         """What can be said without opening it."""
-        return self._key.describe() if self._key else f"a token for {self._token.alias}"
+        key = self._key
+        return key.describe() if key else f"a token for {self._token.alias}"
 
     def open(self) -> Key:
         """The key itself. Raises KeyOpenError."""
         with self._lock:
+            if self._is_closed:
+                raise KeyOpenError(f"the token {self.signature!r} has been removed or changed")
             if self._refusal is not None:
-                raise self._refusal
+                raise WrongPassphraseError(self._refusal)
             if self._key is None:
                 try:
                     self._key = _open(self._token)
                 except WrongPassphraseError as error:
                     # Once more might lock the key's store for good.
-                    self._refusal = error
+                    self._refusal = str(error)
                     raise
+                finally:
+                    if self._key is not None or self._refusal is not None:
+                        # It is not needed again, and may carry a passphrase.
+                        self._token = replace(self._token, blob=b"")
             return self._key
 
     def close(self) -> None:
-        """Close the key behind it."""
+        """Close the key behind it; waits for one that is being opened."""
         with self._lock:
+            self._is_closed = True
             key, self._key = self._key, None
         if key is not None:
             key.close()
@@ -118,12 +129,14 @@ class TokenKeys:
     def _forget(self, signature: str) -> None:
         known = self._known.pop(signature, None)
         if known is not None:
-            known[1].close()
+            # In a thread: its store may take a while, and who looks for a key must not wait.
+            threading.Thread(target=known[1].close, daemon=True).start()
 
     def close(self) -> None:
         """Close them all."""
-        for signature in list(self._known):
-            self._forget(signature)
+        for _, key in self._known.values():
+            key.close()
+        self._known.clear()
 
 
 def parse_token(signature: str, payload: bytes | bytearray) -> PrivateKeyToken:
@@ -160,8 +173,8 @@ def user_tokens() -> list[tuple[keyring.Entry, PrivateKeyToken]]:
     found = []
     try:
         for entry in keyring.user_keys():
-            with contextlib.suppress(ParseError, KeyringError):
-                token = parse_private_key_token(bytes(keyring.read(entry.serial)))
+            with contextlib.suppress(KeyOpenError, KeyringError):
+                token = parse_token(entry.description, keyring.read(entry.serial))
                 found.append((entry, token))
     except KeyringError as error:
         raise KeyOpenError(f"{error}; --no-keyring does without") from None

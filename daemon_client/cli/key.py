@@ -121,7 +121,7 @@ def generate(
 def list_(load: Callable[[], Config], as_json: bool) -> None:
     """Print every key that the daemon would serve: signature, place, module, location."""
     with _explained():
-        rows = [_row(each) for each in listed_keys(load())]
+        rows = [_row(each, _signature_of(each)) for each in listed_keys(load())]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -136,15 +136,25 @@ def list_(load: Callable[[], Config], as_json: bool) -> None:
 @click.pass_obj
 def show(load: Callable[[], Config], signature: str) -> None:
     """Open the key of a signature, and print what is known about it."""
+    is_found = False
     with _explained():
-        found = [each for each in listed_keys(load()) if _signature_of(each) == signature]
-        if not found:
-            raise Failed(f"there is no key {signature!r}: see 'ecryptfs-keyd key list'")
-        for each in found:
-            opened = each.open()
-            for name, value in {**_row(each), "key": opened.describe()}.items():
-                click.echo(f"{name + ':':12}{value or 'none'}")
+        for each in listed_keys(load()):
+            if each.signature not in (signature, None):
+                continue
+            try:
+                opened = each.open()
+            except KeyOpenError as error:
+                if each.signature is not None:
+                    raise
+                click.echo(f"{each.location}: {error}", err=True)
+                continue
+            if opened.signature == signature:
+                is_found = True
+                for name, value in (*_row(each, signature).items(), ("key", opened.describe())):
+                    click.echo(f"{name + ':':12}{value or 'none'}")
             opened.close()
+    if not is_found:
+        raise Failed(f"there is no key {signature!r}: see 'ecryptfs-keyd key list'")
 
 
 @key.command()
@@ -193,9 +203,12 @@ def _secret_of(reference: KeyReference, to: Target) -> Iterator[Secret | None]:
 def _require_repeated(reference: KeyReference, secret: Secret | None) -> None:
     click.echo("The same once more:", err=True)
     again = reference.secret()
-    if secret is None or again is None or secret.octets != again.octets:
-        raise KeyOpenError("the passphrases differ: no key was made")
+    assert secret is not None
+    assert again is not None
+    is_same = secret.octets == again.octets
     again.wipe()
+    if not is_same:
+        raise KeyOpenError("the passphrases differ: no key was made")
 
 
 def _list(config: Config, reference: KeyReference, secret: Secret | None, to: Target) -> None:
@@ -214,17 +227,16 @@ def _signature_of(listed: Listed) -> str:
     """Where only the open key tells, it is opened."""
     if listed.signature is not None:
         return listed.signature
-    opened = listed.open()
+    try:
+        opened = listed.open()
+    except KeyOpenError as error:
+        click.echo(f"{listed.location}: {error}", err=True)
+        return "?" * 16
     opened.close()
     return opened.signature
 
 
-def _row(listed: Listed) -> dict[str, str | None]:
-    try:
-        signature = _signature_of(listed)
-    except KeyOpenError as error:
-        click.echo(f"{listed.location}: {error}", err=True)
-        signature = "?" * 16
+def _row(listed: Listed, signature: str) -> dict[str, str | None]:
     return {
         "signature": signature,
         "place": listed.place,

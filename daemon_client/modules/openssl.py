@@ -65,7 +65,7 @@ class OpenSsl(KeyModule):
 
     def absolute(self, location: str, base: Path) -> str:
         """A relative path is one below ``base``."""
-        return str(base / Path(location).expanduser())
+        return str(base / os.path.expanduser(location))
 
 
 def load_key(path: str | os.PathLike[str], passphrase: Secret | None = None) -> PemKey:

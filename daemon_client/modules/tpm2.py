@@ -130,7 +130,7 @@ class Tpm2(KeyModule):
         path, mark, tcti = location.partition(_TCTI)
         if _HANDLE.fullmatch(path):
             return location
-        return f"{base / Path(path).expanduser()}{mark}{tcti}"
+        return f"{base / os.path.expanduser(path)}{mark}{tcti}"
 
 
 _chips: dict[str | None, Chip] = {}
