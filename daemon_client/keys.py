@@ -11,7 +11,7 @@ from daemon_client.config import Config
 from daemon_client.directory import KeyDirectory
 from daemon_client.key import Key, KeyOpenError, require_signature
 from daemon_client.reference import KeyReference
-from daemon_client.tokens import TokenKeys
+from daemon_client.tokens import TokenKey, TokenKeys, user_tokens
 
 
 class Keys:
@@ -56,6 +56,13 @@ class Keys:
         if key is None and self._tokens is not None:
             key = self._tokens.find(signature)
         return key
+
+    def in_user_keyring(self) -> list[TokenKey]:
+        """Those of the tokens that are in the user keyring at present. Raises KeyOpenError."""
+        if self._tokens is None:
+            return []
+        found = [self._tokens.find(token.signature) for _, token in user_tokens()]
+        return [key for key in found if key is not None]
 
     def __iter__(self) -> Iterator[Key]:
         """Those that are named."""

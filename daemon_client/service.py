@@ -52,7 +52,8 @@ class Service:
             logger.info("key %s: %s", key.signature, key.describe())
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._heed, signals, nursery.cancel_scope)
+                nursery.start_soon(self._heed, signals, nursery)
+                nursery.start_soon(self._open_tokens)
                 # Kept for later: a nursery would wrap it into a group.
                 try:
                     await self._serve_while_wanted()
@@ -64,14 +65,30 @@ class Service:
         if failure is not None:
             raise failure
 
-    async def _heed(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async def _open_tokens(self) -> None:
+        """Open the keys of the tokens that are there: it would delay the first request for each."""
+        try:
+            keys = self._keys.in_user_keyring()
+        except KeyOpenError as error:
+            logger.warning("%s", error)
+            return
+        for key in keys:
+            try:
+                await in_thread(key.open)
+            except KeyOpenError as error:
+                logger.warning("the keyring's %s cannot be opened: %s", key.signature, error)
+            else:
+                logger.info("key %s: %s", key.signature, key.describe())
+
+    async def _heed(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
                 await self._reload()
+                nursery.start_soon(self._open_tokens)
             else:
                 logger.info("stopping: %s", signal.Signals(number).name)
                 notify.stopping()
-                scope.cancel()
+                nursery.cancel_scope.cancel()
 
     async def _reload(self) -> None:
         notify.reloading()

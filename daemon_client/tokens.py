@@ -100,7 +100,7 @@ class TokenKeys:
     def __init__(self) -> None:
         self._known: dict[str, tuple[bytes, TokenKey]] = {}
 
-    def find(self, signature: str) -> Key | None:
+    def find(self, signature: str) -> TokenKey | None:
         """The key of the token with that signature. Raises KeyOpenError where it cannot be read."""
         try:
             serial = keyring.find(signature)

@@ -40,8 +40,8 @@ def test_the_users_own_file_is_found(config_directory: Path) -> None:
     assert load_config(None).wait
 
 
-@pytest.mark.parametrize("xdg", [None, ""])
-def test_without_xdg_it_is_below_the_home_directory(
+@pytest.mark.parametrize("xdg", [None, "", "relative"])
+def test_without_a_path_in_xdg_it_is_below_the_home_directory(
     monkeypatch: pytest.MonkeyPatch, xdg: str | None
 ) -> None:
     monkeypatch.setenv("HOME", "/home/ada")

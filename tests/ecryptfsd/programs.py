@@ -9,6 +9,7 @@ PACKAGES = {
     "ecryptfs-generate-tpm-key": "ecryptfs-utils",
     "keyctl": "keyutils",
     "nsenter": "util-linux",
+    "pkcs11-tool": "opensc",
     "pkg-config": "pkg-config",
     "setpriv": "util-linux",
     "unshare": "util-linux",
