@@ -16,12 +16,12 @@ import click
 import trio
 
 from daemon_client import notify
-from daemon_client.config import Config, ConfigError
 from daemon_client.daemon import Daemon
 from daemon_client.device import DaemonError, DeviceGoneError, DeviceOpenError
 from daemon_client.key import Key, KeyOpenError
-from daemon_client.keys import Keys
 from daemon_client.process import forbid_inspection
+from daemon_client.sources.config import Config, ConfigError
+from daemon_client.sources.keys import Keys
 from daemon_client.threads import GRACE, in_thread
 
 logger = logging.getLogger(__name__)

@@ -2,12 +2,15 @@
 
     cli > serve > nodes > fuse > core > wire            and beside them: daemon_client > wire
 
+In daemon_client, too, each layer imports those below it only: see DAEMON_LAYERS.
+
 The rules are checked on the syntax tree of every module, wherever in it an import is.
 """
 
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +18,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ecryptfs_cuse", "daemon_client")
 LAYERS = ("wire", "core", "fuse", "nodes", "serve", "cli")  # the lowest first
+DAEMON_LAYERS = (  # the lowest first
+    *("secret", "key", "modules", "protocol"),
+    *("process", "notify", "threads", "device", "stores", "daemon"),
+    *("sources", "service", "cli"),
+)
 LONGEST_MODULE = 450
 
 PYFUSE3_PLACES = ("ecryptfs_cuse.fuse.operations", "ecryptfs_cuse.fuse.session")
 CLOCKS_AND_LOOPS = ("trio", "pyfuse3", "time", "datetime", "asyncio", "threading")
+INPUT_AND_OUTPUT = ("os", "io", "socket", "select", "subprocess", "pathlib", "ctypes", "logging")
 
 
 def is_in(name: str, *packages: str) -> bool:
@@ -27,19 +36,19 @@ def is_in(name: str, *packages: str) -> bool:
 
 
 def layer_of(name: str) -> str | None:
-    """The layer that a name of ecryptfs_cuse belongs to, None where it is the package itself."""
+    """The layer that a name belongs to, None where it is a package itself, or not ours."""
     parts = name.split(".")
-    return parts[1] if is_in(name, "ecryptfs_cuse") and len(parts) > 1 else None
+    return parts[1] if is_in(name, *PACKAGES) and len(parts) > 1 else None
 
 
-def points_downwards(module: str, imported: str) -> bool:
-    """Whether a module of ecryptfs_cuse may import a name of ecryptfs_cuse, by their layers."""
+def points_downwards(layers: tuple[str, ...], package: str, module: str, imported: str) -> bool:
+    """Whether a module of a package may import a name of that package, by their layers."""
     importer, target = layer_of(module), layer_of(imported)
-    if not is_in(imported, "ecryptfs_cuse") or target is None or target == "__version__":
+    if not is_in(imported, package) or target is None or target == "__version__":
         return True
-    if importer is None or importer not in LAYERS or target not in LAYERS:
+    if importer is None or importer not in layers or target not in layers:
         return importer == target
-    return LAYERS.index(target) <= LAYERS.index(importer)
+    return layers.index(target) <= layers.index(importer)
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,25 @@ RULES = (
     Rule(
         "imports point downwards only: cli > serve > nodes > fuse > core > wire",
         lambda module: is_in(module, "ecryptfs_cuse"),
-        points_downwards,
+        partial(points_downwards, LAYERS, "ecryptfs_cuse"),
+    ),
+    Rule(
+        f"imports point downwards only: {' > '.join(reversed(DAEMON_LAYERS))}",
+        lambda module: is_in(module, "daemon_client") and module != "daemon_client",
+        partial(points_downwards, DAEMON_LAYERS, "daemon_client"),
+    ),
+    Rule(
+        "the daemon's protocol has no input and output, no clock, no tasks",
+        lambda module: module == "daemon_client.protocol",
+        lambda module, imported: not is_in(imported, *CLOCKS_AND_LOOPS, *INPUT_AND_OUTPUT),
+    ),
+    Rule(
+        "key modules know the interface and each other, not the daemon: so may others' be",
+        lambda module: is_in(module, "daemon_client.modules"),
+        lambda module, imported: (
+            not is_in(imported, "daemon_client", "ecryptfs_cuse")
+            or is_in(imported, "daemon_client.key", "daemon_client.secret", "daemon_client.modules")
+        ),
     ),
     Rule(
         "the package itself imports nothing, so that a key daemon gets wire/ alone",
@@ -134,8 +161,9 @@ def violations(file: str, source: str) -> list[str]:
         if rule.concerns(module) and not rule.allows(module, imported)
     ]
     layer = layer_of(module)
-    if layer is not None and layer not in (*LAYERS, "__main__"):
-        found.append(f"{file}:1: {layer} is none of the layers {', '.join(LAYERS)}")
+    layers = LAYERS if is_in(module, "ecryptfs_cuse") else DAEMON_LAYERS
+    if layer is not None and layer not in (*layers, "__main__"):
+        found.append(f"{file}:1: {layer} is none of the layers {', '.join(layers)}")
     lines = len(source.splitlines())
     if lines > LONGEST_MODULE:
         found.append(f"{file}:{lines}: no module is longer than {LONGEST_MODULE} lines")
@@ -198,6 +226,14 @@ def test_every_module_keeps_to_its_layer() -> None:
         ("daemon_client/daemon.py", "from ecryptfs_cuse.core import errors", "wire/ only"),
         ("daemon_client/daemon.py", "from ecryptfs_cuse import serve", "wire/ only"),
         ("daemon_client/daemon.py", "import ecryptfs_cuse", "wire/ only"),
+        ("daemon_client/daemon.py", "from daemon_client.sources.keys import Keys", "downwards"),
+        ("daemon_client/key.py", "from daemon_client.modules.openssl import OpenSsl", "downwards"),
+        ("daemon_client/sources/keys.py", "from daemon_client import service", "downwards"),
+        ("daemon_client/protocol.py", "import trio", "no input and output"),
+        ("daemon_client/protocol.py", "import os", "no input and output"),
+        ("daemon_client/modules/tpm2.py", "from daemon_client import protocol", "key modules"),
+        ("daemon_client/modules/tpm2.py", "from ecryptfs_cuse.wire import tags", "key modules"),
+        ("daemon_client/misc.py", "", "none of the layers"),
         ("ecryptfs_cuse/misc/helpers.py", "", "none of the layers"),
         ("ecryptfs_cuse/nodes/tree.py", "\n" * 451, "longer than 450"),
     ],
@@ -225,6 +261,9 @@ def test_a_module_that_breaks_a_rule_is_named_with_its_line_and_the_rule(
         ("ecryptfs_cuse/cli/main.py", "from ecryptfs_cuse import __version__, serve"),
         ("daemon_client/cli.py", "from ecryptfs_cuse import __version__"),
         ("daemon_client/cli.py", "import time\nfrom ecryptfs_cuse.wire import tags"),
+        ("daemon_client/sources/config.py", "from daemon_client.daemon import DEADLINE"),
+        ("daemon_client/modules/tpm2.py", "from daemon_client.modules.rsa import RsaKey"),
+        ("daemon_client/__init__.py", "from daemon_client.daemon import Daemon"),
         ("ecryptfs_cuse/nodes/tree.py", "\n" * 450),
     ],
 )

@@ -6,10 +6,10 @@ import time
 import click
 
 from daemon_client.cli.errors import ConfigFailed
-from daemon_client.config import Config
 from daemon_client.key import Key, KeyOpenError
-from daemon_client.listing import Listed, listed_keys
 from daemon_client.protocol import Task, perform
+from daemon_client.sources.config import Config
+from daemon_client.sources.listing import Listed, listed_keys
 from ecryptfs_cuse.wire.ciphers import cipher_code
 from ecryptfs_cuse.wire.packet import parse_message, parse_packet
 from ecryptfs_cuse.wire.tags import FileKey, Tag64, Tag66, TagRequest, build_file_key, parse_reply

@@ -8,13 +8,13 @@ from typing import Literal
 import click
 
 from daemon_client.cli.errors import ConfigFailed, Failed
-from daemon_client.config import Config, ConfigError
-from daemon_client.directory import SIGNATURE, KeyDirectory
 from daemon_client.key import KeyOpenError
-from daemon_client.listing import Listed, listed_keys, remove_listed
-from daemon_client.reference import KeyReference, from_text
 from daemon_client.secret import Secret
-from daemon_client.tokens import add_token
+from daemon_client.sources.config import Config, ConfigError
+from daemon_client.sources.directory import SIGNATURE, KeyDirectory
+from daemon_client.sources.listing import Listed, listed_keys, remove_listed
+from daemon_client.sources.reference import KeyReference, from_text
+from daemon_client.sources.tokens import add_token
 
 BITS_MIN, BITS_MAX = 2048, 4096  # the kernel takes encrypted keys of 512 octets at most
 

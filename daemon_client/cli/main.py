@@ -16,13 +16,13 @@ from daemon_client.cli.check import check_keys
 from daemon_client.cli.errors import ConfigFailed, DeviceFailed
 from daemon_client.cli.key import key
 from daemon_client.cli.log import log_to_standard_error
-from daemon_client.config import DEFAULT_DEVICE, Config, ConfigError, load_config
 from daemon_client.device import DaemonError
 from daemon_client.key import KeyOpenError
-from daemon_client.keys import Keys
 from daemon_client.process import forbid_core_files, lock_memory
-from daemon_client.reference import from_text
 from daemon_client.service import Service
+from daemon_client.sources.config import DEFAULT_DEVICE, Config, ConfigError, load_config
+from daemon_client.sources.keys import Keys
+from daemon_client.sources.reference import from_text
 
 logger = logging.getLogger(__name__)
 

@@ -9,17 +9,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat
 
-from daemon_client import keyring
 from daemon_client.cli.check import check_keys
 from daemon_client.cli.errors import ConfigFailed
-from daemon_client.config import Config
-from daemon_client.directory import KeyDirectory
 from daemon_client.key import Key
 from daemon_client.modules.openssl import PemKey
 from daemon_client.modules.rsa import signature_of
-from daemon_client.reference import KeyReference
 from daemon_client.secret import Secret
-from daemon_client.tokens import add_token
+from daemon_client.sources import keyring
+from daemon_client.sources.config import Config
+from daemon_client.sources.directory import KeyDirectory
+from daemon_client.sources.reference import KeyReference
+from daemon_client.sources.tokens import add_token
 from ecryptfs_cuse.wire.auth_token import PrivateKeyToken, build_private_key_token
 from tests.daemon_client.test_cli_key import keyd
 from tests.daemon_client.test_keyring import removed_in_the_end

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat
 
-from daemon_client import keyring
 from daemon_client.cli.main import main
 from daemon_client.modules.openssl import OpenSsl, load_key
 from daemon_client.modules.rsa import signature_of
 from daemon_client.secret import Secret
-from daemon_client.tokens import parse_token
+from daemon_client.sources import keyring
+from daemon_client.sources.tokens import parse_token
 from ecryptfs_cuse.wire.auth_token import PrivateKeyToken, build_private_key_token
 from tests.client import PATIENCE
 from tests.daemon_client.test_cli import COMMAND

@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from daemon_client import config
-from daemon_client.config import DEFAULT_DEVICE, Config, ConfigError, default_directory, load_config
 from daemon_client.daemon import AT_ONCE, DEADLINE
-from daemon_client.reference import KeyReference
+from daemon_client.sources import config
+from daemon_client.sources.config import (
+    DEFAULT_DEVICE,
+    Config,
+    ConfigError,
+    default_directory,
+    load_config,
+)
+from daemon_client.sources.reference import KeyReference
 from tests.client import PATIENCE
 from tests.daemon_client.test_secret import PASSPHRASE, everything_in
 
@@ -163,7 +169,7 @@ def test_limits_themselves_are_allowed(tmp_path: Path) -> None:
 
 
 def test_a_user_without_a_home_is_told_what_to_do() -> None:
-    program = "from daemon_client.config import load_config; load_config(None)"
+    program = "from daemon_client.sources.config import load_config; load_config(None)"
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon_client.directory import SIGNATURE, KeyDirectory
 from daemon_client.key import KeyOpenError
-from daemon_client.reference import KeyReference
+from daemon_client.sources.directory import SIGNATURE, KeyDirectory
+from daemon_client.sources.reference import KeyReference
 from tests.client import PATIENCE
 from tests.daemon_client.test_secret import PASSPHRASE, everything_in
 
@@ -123,8 +123,9 @@ def test_what_cannot_be_read_written_or_removed_is_explained(directory: KeyDirec
 
 def test_a_file_is_utf8_whatever_the_locale_is(directory: KeyDirectory) -> None:
     program = (
-        "import sys; from pathlib import Path; from daemon_client.directory import KeyDirectory; "
-        "from daemon_client.reference import KeyReference; "
+        "import sys; from pathlib import Path; "
+        "from daemon_client.sources.directory import KeyDirectory; "
+        "from daemon_client.sources.reference import KeyReference; "
         f"KeyDirectory(Path(sys.argv[1])).add({FIRST!r}, KeyReference('openssl', '/k\\xfc.pem'))"
     )
     subprocess.run(

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from daemon_client import keyring
-from daemon_client.keyring import Entry, KeyringError
+from daemon_client.sources import keyring
+from daemon_client.sources.keyring import Entry, KeyringError
 from tests.client import PATIENCE
 
 ROOT = Path(__file__).parent.parent.parent

@@ -3,15 +3,15 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from daemon_client.config import Config
-from daemon_client.directory import KeyDirectory
 from daemon_client.key import KeyOpenError
-from daemon_client.keys import Keys, references
 from daemon_client.modules.openssl import PemKey
 from daemon_client.modules.rsa import signature_of
-from daemon_client.reference import KeyReference
 from daemon_client.secret import Secret
-from daemon_client.tokens import TokenKey, add_token
+from daemon_client.sources.config import Config
+from daemon_client.sources.directory import KeyDirectory
+from daemon_client.sources.keys import Keys, references
+from daemon_client.sources.reference import KeyReference
+from daemon_client.sources.tokens import TokenKey, add_token
 from tests.daemon_client.test_keyring import removed_in_the_end
 from tests.daemon_client.test_secret import PASSPHRASE, everything_in
 from tests.daemon_client.third_party import Shelf, installed_shelf

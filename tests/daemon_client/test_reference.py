@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from daemon_client.key import KeyOpenError, WrongPassphraseError
 from daemon_client.modules.rsa import signature_of
-from daemon_client.reference import KeyReference, from_table, from_text
+from daemon_client.sources.reference import KeyReference, from_table, from_text
 from tests.daemon_client.test_openssl import write_pem
 from tests.daemon_client.test_secret import PASSPHRASE, everything_in
 from tests.daemon_client.third_party import installed_shelf

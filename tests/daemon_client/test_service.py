@@ -14,9 +14,9 @@ import trio
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat
 
-from daemon_client.directory import KeyDirectory
 from daemon_client.modules.openssl import PemKey
-from daemon_client.reference import KeyReference
+from daemon_client.sources.directory import KeyDirectory
+from daemon_client.sources.reference import KeyReference
 from ecryptfs_cuse.serve import Device, serve
 from ecryptfs_cuse.wire.tags import Tag66, build_request
 from tests.daemon_client.scripted import HELO, QUIT, scripted

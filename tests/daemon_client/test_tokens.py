@@ -8,13 +8,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat
 
-from daemon_client import keyring
 from daemon_client.key import Key, KeyOpenError, KeyOperationError, WrongPassphraseError
 from daemon_client.modules.openssl import PemKey
 from daemon_client.modules.rsa import signature_of
-from daemon_client.reference import KeyReference
 from daemon_client.secret import Secret
-from daemon_client.tokens import TokenKey, TokenKeys, add_token, parse_token, user_tokens
+from daemon_client.sources import keyring
+from daemon_client.sources.reference import KeyReference
+from daemon_client.sources.tokens import TokenKey, TokenKeys, add_token, parse_token, user_tokens
 from ecryptfs_cuse.wire.auth_token import SIZE, PrivateKeyToken, build_private_key_token
 from tests.client import PATIENCE
 from tests.daemon_client.test_keyring import removed_in_the_end

@@ -65,7 +65,9 @@ def _manufacture(directory: Path, started: ExitStack) -> Path:
     """Make a chip and start it; its socket."""
     state = directory / "chip"
     state.mkdir()
-    run_program("swtpm_setup", "--tpm-state", str(state), "--createek", "--overwrite", "--runas", "root")
+    run_program(
+        "swtpm_setup", "--tpm-state", str(state), "--createek", "--overwrite", "--runas", "root"
+    )
     path = directory / "chip.socket"
     # The socket listens before the chip runs: nobody has to wait for it.
     with socket.socket(socket.AF_UNIX) as listener:

@@ -5,7 +5,7 @@ import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
-from daemon_client import keyring
+from daemon_client.sources import keyring
 from tests.kernel.conftest import PASSPHRASE
 from tests.kernel.keyd import COMMAND, PATIENCE, Keyd
 from tests.kernel.keys import ServedKey

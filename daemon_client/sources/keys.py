@@ -7,11 +7,11 @@ the keyring's.
 from collections.abc import Iterator
 from typing import Self
 
-from daemon_client.config import Config
-from daemon_client.directory import KeyDirectory
 from daemon_client.key import Key, KeyOpenError, require_signature
-from daemon_client.reference import KeyReference
-from daemon_client.tokens import TokenKey, TokenKeys, user_tokens
+from daemon_client.sources.config import Config
+from daemon_client.sources.directory import KeyDirectory
+from daemon_client.sources.reference import KeyReference
+from daemon_client.sources.tokens import TokenKey, TokenKeys, user_tokens
 
 
 class Keys:

@@ -9,7 +9,6 @@ import hashlib
 import threading
 from dataclasses import replace
 
-from daemon_client import keyring
 from daemon_client.key import (
     Key,
     KeyOpenError,
@@ -18,9 +17,10 @@ from daemon_client.key import (
     key_module,
     require_signature,
 )
-from daemon_client.keyring import KeyringError
-from daemon_client.reference import KeyReference
 from daemon_client.secret import Secret
+from daemon_client.sources import keyring
+from daemon_client.sources.keyring import KeyringError
+from daemon_client.sources.reference import KeyReference
 from ecryptfs_cuse.wire.auth_token import (
     PrivateKeyToken,
     build_private_key_token,

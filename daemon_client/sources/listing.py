@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from daemon_client import keyring
-from daemon_client.config import Config
-from daemon_client.directory import KeyDirectory
 from daemon_client.key import Key, KeyOpenError, key_module, require_signature
-from daemon_client.keyring import KeyringError
-from daemon_client.reference import KeyReference
-from daemon_client.tokens import TokenKey, user_tokens
+from daemon_client.sources import keyring
+from daemon_client.sources.config import Config
+from daemon_client.sources.directory import KeyDirectory
+from daemon_client.sources.keyring import KeyringError
+from daemon_client.sources.reference import KeyReference
+from daemon_client.sources.tokens import TokenKey, user_tokens
 from ecryptfs_cuse.wire.auth_token import PrivateKeyToken
 
 

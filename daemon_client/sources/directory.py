@@ -16,7 +16,7 @@ from pathlib import Path
 import tomli_w
 
 from daemon_client.key import KeyOpenError
-from daemon_client.reference import KeyReference, from_table
+from daemon_client.sources.reference import KeyReference, from_table
 
 SIGNATURE = re.compile("[0-9a-f]{16}")
 

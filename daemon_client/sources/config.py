@@ -21,7 +21,7 @@ from typing import Any
 
 from daemon_client.daemon import AT_ONCE, DEADLINE
 from daemon_client.key import KeyOpenError
-from daemon_client.reference import KeyReference, from_table
+from daemon_client.sources.reference import KeyReference, from_table
 
 DEFAULT_DEVICE = "/dev/ecryptfs"
 _DEADLINE_MIN, _DEADLINE_MAX = 0.01, 3600

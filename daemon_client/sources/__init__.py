@@ -1,0 +1,1 @@
+"""Where keys are named: the configuration, a directory, tokens in the kernel's keyring."""
