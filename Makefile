@@ -1,10 +1,13 @@
 # setup        install what is missing: Debian packages, and a virtual environment in .venv
 # demo         set up, then show the main job: our daemon and the real ecryptfsd on the device
 # test         set up, then run all tests
-# test-kernel  set up, then the conformance cases on a real kernel's device, in a virtual machine
+# test-kernel  set up, then in a virtual machine, on a real kernel's device: our daemon under eCryptfs
+#              mounts, and the conformance cases
 # check        set up, then the linter, the formatter's opinion and the type checker
+# fuzz         set up, then feed the daemon's parsers what nobody would think of, for a minute
 # bench        set up, then compare the transports, and a C program on libfuse, side by side
-.PHONY: setup demo test test-kernel check bench
+# man          set up, then write the commands' manual pages into build/man
+.PHONY: setup demo test test-kernel check fuzz bench man
 
 # Debian's own, because other users, as whom the tests act, must be able to run it.
 PYTHON ?= /usr/bin/python3
@@ -23,7 +26,7 @@ test: setup
 	$(python) -m pytest $(ARGS)
 
 test-kernel: setup
-	@tools/kernel-vm -t 900 -- $(python) -m pytest tests/conformance --system=kernel \
+	@tools/kernel-vm -t 1800 -- $(python) -m pytest tests/kernel tests/conformance --system=kernel \
 		-p no:cacheprovider -p no:hypothesispytest $(ARGS)
 
 check: setup
@@ -31,5 +34,12 @@ check: setup
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
+# Of options given twice, the last counts.
+fuzz: setup
+	@$(python) -m fuzz -max_total_time=60 $(ARGS)
+
 bench: setup
 	@$(python) -m bench $(ARGS)
+
+man: setup
+	@$(python) -m tools.man build/man

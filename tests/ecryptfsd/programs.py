@@ -13,6 +13,7 @@ PACKAGES = {
     "pkg-config": "pkg-config",
     "setpriv": "util-linux",
     "unshare": "util-linux",
+    "systemctl": "systemd",
     "swtpm": "swtpm",
     "swtpm_setup": "swtpm-tools",
     "softhsm2-util": "softhsm2",

@@ -1,0 +1,1 @@
+"""Octets that nobody would think of: ``python -m fuzz``."""
