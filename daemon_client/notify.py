@@ -25,7 +25,7 @@ def notify(*assignments: str) -> None:
 
 
 def ready(status: str) -> None:
-    """The daemon is registered; also the end of a reload."""
+    """The daemon serves, or waits for its device; also the end of a reload."""
     notify("READY=1", f"STATUS={status}")
 
 
@@ -33,11 +33,6 @@ def reloading() -> None:
     """A reload has begun."""
     microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     notify("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
-
-
-def waiting(status: str) -> None:
-    """There is no device at present."""
-    notify(f"STATUS={status}")
 
 
 def stopping() -> None:

@@ -128,6 +128,7 @@ class Service:
                 if str(error) != said:
                     said = str(error)
                     logger.warning("waiting for the device: %s", said)
-                    notify.waiting(f"waiting for {config.device}")
+                    # A user's login waits until all units of the user's manager are ready.
+                    notify.ready(f"waiting for {config.device}")
             await trio.sleep(pause)
             pause = min(2 * pause, PAUSE_MAX)

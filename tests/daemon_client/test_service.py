@@ -141,7 +141,7 @@ async def test_systemd_is_told_when_it_is_ready_reloads_and_stops(
 
 
 @in_trio
-async def test_systemd_is_told_at_an_abstract_address_and_that_it_waits(
+async def test_systemd_is_told_at_an_abstract_address_that_it_is_ready_and_waits(
     mountpoint: Path, pem: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"ecryptfs-keyd-test-{os.getpid()}"
@@ -151,7 +151,7 @@ async def test_systemd_is_told_at_an_abstract_address_and_that_it_waits(
         listening(b"\0" + name.encode()) as listener,
         started("--device", path, "--key", str(pem), "--wait"),
     ):
-        assert await listener.next() == [f"STATUS=waiting for {path}"]
+        assert await listener.next() == ["READY=1", f"STATUS=waiting for {path}"]
 
 
 @in_trio
