@@ -1,4 +1,4 @@
-"""The reference key daemon: answers eCryptfs' requests with RSA keys, on any /dev/ecryptfs.
+"""The key daemon: answers eCryptfs' requests for file keys, on any /dev/ecryptfs.
 
     from daemon_client import Daemon, load_key
 

@@ -40,6 +40,7 @@ class Service:
         self._load = load
         self._config = load()
         self._keys = Keys.load(self._config)
+        self._reload_lock = trio.Lock()
 
     def find(self, signature: str) -> Key | None:
         """The daemon finds keys here, since a reload exchanges them."""
@@ -83,25 +84,27 @@ class Service:
     async def _heed(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
-                await self._reload()
-                nursery.start_soon(self._open_tokens)
+                # Not waited for: opening keys may take for ever, and the next signal be to stop.
+                nursery.start_soon(self._reload)
             else:
                 logger.info("stopping: %s", signal.Signals(number).name)
                 notify.stopping()
                 nursery.cancel_scope.cancel()
 
     async def _reload(self) -> None:
-        notify.reloading()
-        try:
-            config = self._load()
-            keys = await in_thread(lambda: Keys.load(config, self._keys))
-        except (ConfigError, KeyOpenError) as error:
-            logger.error("not reloaded, the old keys stay: %s", error)
-        else:
-            old, self._keys = self._keys, keys
-            await in_thread(lambda: old.close_all_but(keys))
-            logger.info("reloaded: %s", self._status())
-        notify.ready(self._status())
+        async with self._reload_lock:
+            notify.reloading()
+            try:
+                config = self._load()
+                keys = await in_thread(lambda: Keys.load(config, self._keys))
+            except (ConfigError, KeyOpenError) as error:
+                logger.error("not reloaded, the old keys stay: %s", error)
+            else:
+                old, self._keys = self._keys, keys
+                await in_thread(lambda: old.close_all_but(keys))
+                logger.info("reloaded: %s", self._status())
+            notify.ready(self._status())
+        await self._open_tokens()
 
     def _status(self) -> str:
         count = len(list(self._keys))

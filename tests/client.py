@@ -9,8 +9,9 @@ import sys
 import time
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+
+from tests.closing import Closing
 
 PATIENCE = 20.0
 """Seconds after which a test gives up on what should have happened at once."""
@@ -54,7 +55,7 @@ class Pending:
 _FUTEX = {-1, 202}  # a Python thread that waits for the interpreter's lock, not for the device
 
 
-class Client:
+class Client(Closing):
     """A process of user ``uid``.
 
     Calls are named: "os.open", or a function of worker.py or of the module file ``functions``.
@@ -101,17 +102,6 @@ class Client:
         self._connection.close()
         self._process.kill()
         self._process.wait(PATIENCE)
-
-    def __enter__(self) -> "Client":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _send(self, in_thread: bool, name: str, arguments: tuple[Any, ...]) -> int:
         serial = next(self._serial)

@@ -14,9 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-
 from ecryptfs_cuse.core.keystore import decrypted_key, encrypted_key
 from ecryptfs_cuse.wire.ciphers import cipher_code
 from ecryptfs_cuse.wire.tags import FileKey, Tag64, Tag66, build_file_key, build_request
@@ -120,25 +117,21 @@ def reference_daemon(directory: Path) -> None:
     """ecryptfs-keyd with a fresh RSA key wraps and unwraps file keys."""
     mountpoint = directory / "reference"
     mountpoint.mkdir()
-    pem = directory / "key.pem"
-    pem.touch(0o600)
-    pem.write_bytes(
-        rsa.generate_private_key(65537, 2048).private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    # Not this user's own keys.
+    os.environ["XDG_CONFIG_HOME"] = str(directory)
     keyd = str(BIN / "ecryptfs-keyd")
     signature = subprocess.run(
-        [keyd, "--key", str(pem), "--show-signatures"], capture_output=True, check=True, text=True
+        [keyd, "key", "generate", str(directory / "key.pem")],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
     ).stdout.strip()
     device = str(mountpoint / "dev" / "ecryptfs")
     say(f"the device at {mountpoint}")
     with running("device", str(BIN / "ecryptfs-cuse"), "mount", str(mountpoint), "-v") as server:
         server.wait_for("ready: ")
         say(f"the reference daemon, ecryptfs-keyd, with a fresh RSA key of signature {signature}")
-        with running("ecryptfs-keyd", keyd, "--device", device, "--key", str(pem)) as daemon:
+        with running("ecryptfs-keyd", keyd, "--device", device) as daemon:
             daemon.wait_for("ready: ")
             say(f"wrapping and unwrapping {KEYS} file keys through it")
             for number in range(KEYS):

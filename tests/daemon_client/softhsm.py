@@ -15,10 +15,10 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import quote
 
 from tests.client import PATIENCE
+from tests.closing import Closing
 
 LIBRARY = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = "a PIN"
@@ -26,7 +26,7 @@ TOKENS = ("first", "second", "twins", "twins")
 """The tokens that there are in this process."""
 
 
-class SoftHsm:
+class SoftHsm(Closing):
     """Tokens, and the configuration by which they are found, in a temporary directory.
 
     environment: what a program needs in its environment to find them.
@@ -80,17 +80,6 @@ class SoftHsm:
     def close(self) -> None:
         """Remove the tokens."""
         self._made.cleanup()
-
-    def __enter__(self) -> "SoftHsm":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @functools.cache

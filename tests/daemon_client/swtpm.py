@@ -13,13 +13,13 @@ import tempfile
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 
+from tests.closing import Closing
 from tests.ecryptfsd.programs import require
 from tests.ecryptfsd.tpm import run_program, start_program
 
 
-class SoftwareTpm2:
+class SoftwareTpm2(Closing):
     """A running TPM; its state and its sockets are in ``directory``, a temporary one.
 
     tcti: how it is reached, for tpm2-tools and for the key module. pid: its process.
@@ -106,17 +106,6 @@ class SoftwareTpm2:
         """End it, and remove its files."""
         self.stop()
         self._made.close()
-
-    def __enter__(self) -> "SoftwareTpm2":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _path(self, name: str, ending: str) -> Path:
         return self.directory / f"{name}.{ending}"

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from daemon_client.cli.check import check_keys
 from daemon_client.cli.errors import ConfigFailed
 from daemon_client.key import Key
 from daemon_client.modules.openssl import PemKey
-from daemon_client.modules.rsa import signature_of
 from daemon_client.secret import Secret
 from daemon_client.sources import keyring
 from daemon_client.sources.config import Config
@@ -21,24 +19,13 @@ from daemon_client.sources.directory import KeyDirectory
 from daemon_client.sources.reference import KeyReference
 from daemon_client.sources.tokens import add_token
 from ecryptfs_cuse.wire.auth_token import PrivateKeyToken, build_private_key_token
+from tests.daemon_client.fresh_key import private_key, signature
 from tests.daemon_client.test_cli_key import keyd
-from tests.daemon_client.test_keyring import removed_in_the_end
 from tests.daemon_client.test_openssl import write_pem
 from tests.daemon_client.test_secret import PASSPHRASE
 from tests.daemon_client.third_party import Shelf, installed_shelf
 
-
-@pytest.fixture
-def private_key() -> rsa.RSAPrivateKey:
-    """A new one for each test: no token of another test has its signature."""
-    return rsa.generate_private_key(65537, 1024)
-
-
-@pytest.fixture
-def signature(private_key: rsa.RSAPrivateKey) -> Iterator[str]:
-    signature = signature_of(private_key.public_key())
-    with removed_in_the_end(signature):
-        yield signature
+__all__ = ["private_key", "signature"]  # fixtures
 
 
 @pytest.fixture

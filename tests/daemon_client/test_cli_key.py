@@ -6,7 +6,7 @@ import pty
 import select
 import subprocess
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from daemon_client.cli.main import main
 from daemon_client.modules.openssl import OpenSsl, load_key
-from daemon_client.modules.rsa import signature_of
 from daemon_client.secret import Secret
 from daemon_client.sources import keyring
 from daemon_client.sources.tokens import parse_token
 from ecryptfs_cuse.wire.auth_token import PrivateKeyToken, build_private_key_token
 from tests.client import PATIENCE
+from tests.daemon_client.fresh_key import private_key, signature
 from tests.daemon_client.test_cli import COMMAND
 from tests.daemon_client.test_keyring import removed_in_the_end
 from tests.daemon_client.test_openssl import write_pem
@@ -85,17 +85,7 @@ def typed(lines: Sequence[str], *arguments: str) -> tuple[int, str, str]:
     return process.returncode, out, shown.decode()
 
 
-@pytest.fixture
-def private_key() -> rsa.RSAPrivateKey:
-    """A new one for each test: no token of another test has its signature."""
-    return rsa.generate_private_key(65537, 1024)
-
-
-@pytest.fixture
-def signature(private_key: rsa.RSAPrivateKey) -> Iterator[str]:
-    signature = signature_of(private_key.public_key())
-    with removed_in_the_end(signature):
-        yield signature
+__all__ = ["private_key", "signature"]  # fixtures
 
 
 @pytest.fixture(autouse=True)

@@ -225,6 +225,29 @@ async def test_a_passphrase_that_came_from_a_pipe_survives_a_reload(
 
 
 @in_trio
+async def test_a_reload_that_does_not_end_keeps_no_signal_from_stopping_it(
+    mountpoint: Path, tmp_path: Path, encrypted_pem: Path, notify_socket: str
+) -> None:
+    askpass = tmp_path / "askpass"
+    askpass.write_text("#!/bin/sh\necho pass word\n")
+    askpass.chmod(0o700)
+    async with (
+        listening(notify_socket) as listener,
+        serve(mountpoint) as device,
+        started(
+            *("--device", device.path, "--key", str(encrypted_pem)),
+            *("--passphrase", f"askpass:{askpass}"),
+        ) as command,
+    ):
+        await listener.wait_for("READY=1")
+        askpass.write_text("#!/bin/sh\nexec sleep 20\n")
+        command.process.send_signal(signal.SIGHUP)
+        await listener.wait_for("RELOADING=1")
+        command.process.terminate()
+        assert await command.process.wait() == 0
+
+
+@in_trio
 async def test_in_the_journal_lines_have_priorities(
     mountpoint: Path, pem: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

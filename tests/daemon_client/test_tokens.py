@@ -10,14 +10,13 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from daemon_client.key import Key, KeyOpenError, KeyOperationError, WrongPassphraseError
 from daemon_client.modules.openssl import PemKey
-from daemon_client.modules.rsa import signature_of
 from daemon_client.secret import Secret
 from daemon_client.sources import keyring
 from daemon_client.sources.reference import KeyReference
 from daemon_client.sources.tokens import TokenKey, TokenKeys, add_token, parse_token, user_tokens
 from ecryptfs_cuse.wire.auth_token import SIZE, PrivateKeyToken, build_private_key_token
 from tests.client import PATIENCE
-from tests.daemon_client.test_keyring import removed_in_the_end
+from tests.daemon_client.fresh_key import private_key, signature
 from tests.daemon_client.test_openssl import write_pem
 from tests.daemon_client.test_secret import PASSPHRASE, everything_in
 from tests.daemon_client.third_party import Shelf, ShelfKey, installed_shelf
@@ -25,17 +24,7 @@ from tests.daemon_client.third_party import Shelf, ShelfKey, installed_shelf
 PAYLOAD = bytes(range(100, 119))
 
 
-@pytest.fixture
-def private_key() -> rsa.RSAPrivateKey:
-    """A new one for each test: no token of another test has its signature."""
-    return rsa.generate_private_key(65537, 1024)
-
-
-@pytest.fixture
-def signature(private_key: rsa.RSAPrivateKey) -> Iterator[str]:
-    signature = signature_of(private_key.public_key())
-    with removed_in_the_end(signature):
-        yield signature
+__all__ = ["private_key", "signature"]  # fixtures
 
 
 @pytest.fixture

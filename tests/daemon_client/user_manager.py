@@ -16,9 +16,9 @@ import time
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from tests.client import PATIENCE
+from tests.closing import Closing
 from tests.ecryptfsd.programs import require
 
 UNIT = Path(__file__).parent.parent.parent / "systemd" / "ecryptfs-keyd.service"
@@ -49,7 +49,7 @@ main()
 """
 
 
-class UserManager:
+class UserManager(Closing):
     """A running ``systemd --user`` with our unit. Ends with this process at the latest.
 
     home: the user's home directory.
@@ -117,17 +117,6 @@ class UserManager:
     def close(self) -> None:
         """End it and its services."""
         self._made.close()
-
-    def __enter__(self) -> "UserManager":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _make(self, directory: Path) -> Path:
         """A directory of the user's, and of nobody else's."""

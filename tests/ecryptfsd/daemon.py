@@ -4,9 +4,9 @@ import os
 import signal
 import subprocess
 import time
-from types import TracebackType
 
 from tests.client import PATIENCE
+from tests.closing import Closing
 from tests.ecryptfsd.namespace import PrivateNamespace
 from tests.ecryptfsd.programs import require
 from tests.mounted import MountedDevice
@@ -19,7 +19,7 @@ DEVICE_REFUSED = 251
 _LINK_AND_RUN = "keyctl link @u @s && exec ecryptfsd -f"
 
 
-class RealDaemon:
+class RealDaemon(Closing):
     """``ecryptfsd -f`` on a device, as user ``uid``. Ends with this process at the latest."""
 
     def __init__(
@@ -79,14 +79,3 @@ class RealDaemon:
         self.process.kill()
         self.process.stdout.close()
         self.process.wait(PATIENCE)
-
-    def __enter__(self) -> "RealDaemon":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

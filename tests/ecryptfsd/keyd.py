@@ -5,16 +5,16 @@ import select
 import signal
 import subprocess
 import sys
-from types import TracebackType
 
 from tests.client import PATIENCE
+from tests.closing import Closing
 from tests.ecryptfsd.programs import require
 from tests.mounted import MountedDevice
 
 COMMAND = (sys.executable, "-m", "daemon_client.cli.main")
 
 
-class OurDaemon:
+class OurDaemon(Closing):
     """``ecryptfs-keyd`` on a device, registered. Ends with this process at the latest."""
 
     def __init__(self, device: MountedDevice) -> None:
@@ -50,14 +50,3 @@ class OurDaemon:
         if self.process.poll() is None:
             self.process.kill()
             self.process.communicate()
-
-    def __enter__(self) -> "OurDaemon":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

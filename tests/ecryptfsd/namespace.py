@@ -7,9 +7,9 @@ even if a test is killed.
 
 import subprocess
 from pathlib import Path
-from types import TracebackType
 
 from tests.client import PATIENCE
+from tests.closing import Closing
 from tests.ecryptfsd.key_modules import key_module_directory
 from tests.ecryptfsd.programs import require
 from tests.mounted import MountedDevice
@@ -29,7 +29,7 @@ exec cat
 """
 
 
-class PrivateNamespace:
+class PrivateNamespace(Closing):
     """Has the mounts that the host has when it is made, and none that come later.
 
     Exists while its holder does: a ``cat`` that ends when its standard input is closed.
@@ -80,17 +80,6 @@ class PrivateNamespace:
     def close(self) -> None:
         """End it; the mounts in it go with the last process in it."""
         self._holder.communicate(timeout=PATIENCE)
-
-    def __enter__(self) -> "PrivateNamespace":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class DeviceInside(MountedDevice):

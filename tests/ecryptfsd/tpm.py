@@ -12,16 +12,16 @@ import socket
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from tests.client import PATIENCE
+from tests.closing import Closing
 from tests.ecryptfsd.programs import require
 
 MODULE_ALIAS = "tspi"
 _TCSD_USER = "tss"
 
 
-class SoftwareTpm:
+class SoftwareTpm(Closing):
     """A TPM with an owner and one key; all its files are in ``directory``.
 
     key: the UUID under which the key is registered.
@@ -48,17 +48,6 @@ class SoftwareTpm:
     def close(self) -> None:
         """End both programs."""
         self._started.close()
-
-    def __enter__(self) -> "SoftwareTpm":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _manufacture(directory: Path, started: ExitStack) -> Path:

@@ -1,0 +1,22 @@
+"""Fixtures: a key for one test alone, and its signature, which the keyring then forgets again."""
+
+from collections.abc import Iterator
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from daemon_client.modules.rsa import signature_of
+from tests.daemon_client.test_keyring import removed_in_the_end
+
+
+@pytest.fixture
+def private_key() -> rsa.RSAPrivateKey:
+    """A new one for each test: no token of another test has its signature."""
+    return rsa.generate_private_key(65537, 1024)
+
+
+@pytest.fixture
+def signature(private_key: rsa.RSAPrivateKey) -> Iterator[str]:
+    signature = signature_of(private_key.public_key())
+    with removed_in_the_end(signature):
+        yield signature
