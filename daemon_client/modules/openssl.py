@@ -80,6 +80,8 @@ def write_new(path: str, octets: bytes) -> None:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(octets)
+                file.flush()
+                os.fsync(descriptor)  # files are encrypted with it from now on
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(path)
