@@ -44,11 +44,11 @@ class Key(ABC):
 
     signature: 16 lower case hexadecimal digits, by which eCryptfs asks for the key.
     store: names the key store that the key is in. Requests for keys of one store take turns with
-    each other only, so that a slow store holds up nobody else's.
+    each other only, so that a slow store holds up nobody else's. Keys that name none share one.
     """
 
     signature: str
-    store: str
+    store: str = ""
 
     @abstractmethod
     def encrypt(self, payload: bytes) -> bytes:

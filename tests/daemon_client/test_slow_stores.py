@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from daemon_client import Key
 from daemon_client import daemon as daemon_module
 from daemon_client.daemon import Daemon
 from daemon_client.modules.openssl import PemKey
@@ -102,6 +103,26 @@ async def test_requests_that_waited_too_long_for_a_place_are_not_worked_on_later
             if answer != FAILED:
                 break
         assert slow.calls == 2
+
+
+class PlainKey(Key):
+    """As little as a key module may make."""
+
+    signature = UNKNOWN
+
+    def encrypt(self, payload: bytes) -> bytes:
+        return payload[::-1]
+
+    decrypt = encrypt
+
+    def describe(self) -> str:
+        return "plain"
+
+
+@in_trio
+async def test_a_key_that_names_no_store_is_served(tmp_path: Path) -> None:
+    async with served(tmp_path) as device, running(device, PlainKey()):
+        assert await unwrap(device, UNKNOWN, await wrap(device, UNKNOWN)) == PAYLOAD
 
 
 @in_trio
