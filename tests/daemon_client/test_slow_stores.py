@@ -113,7 +113,8 @@ class PlainKey(Key):
     def encrypt(self, payload: bytes) -> bytes:
         return payload[::-1]
 
-    decrypt = encrypt
+    def decrypt(self, ciphertext: bytes) -> bytes:
+        return ciphertext[::-1]
 
     def describe(self) -> str:
         return "plain"
