@@ -121,24 +121,38 @@ class Daemon:
             raise ended
 
     async def _serve(self, device: Device, nursery: trio.Nursery) -> None:
-        while True:
-            octets = await in_thread(device.receive, device.wake)
-            deadline = trio.current_time() + self._deadline
-            if octets is None:
-                await trio.lowlevel.checkpoint()  # woken by a cancellation: this raises it
-                continue
-            match receive(octets):
-                case Quit():
-                    logger.info("the device says QUIT")
-                    return
-                case Drop(why):
-                    logger.info("dropped: %s", why)
-                case Answer() as answer:
-                    nursery.start_soon(self._send, device, answer)
-                case Task() as task:
-                    # Counted here: the task that is started runs later.
-                    self._under_way += 1
-                    nursery.start_soon(self._answer, device, task, deadline)
+        """Start what each packet asks for, until the device says QUIT."""
+        token = trio.lowlevel.current_trio_token()
+        is_over = False
+
+        def start(action: Task | Answer) -> None:
+            if is_over:  # a read that came back when nobody waited for it any more
+                return
+            if isinstance(action, Answer):
+                nursery.start_soon(self._send, device, action)
+            else:
+                # Counted here: the task that is started runs later.
+                self._under_way += 1
+                deadline = trio.current_time() + self._deadline
+                nursery.start_soon(self._answer, device, action, deadline)
+
+        def read() -> None:
+            # One call for all packets: to give each to a thread of its own takes longer.
+            while (octets := device.receive()) is not None:
+                match receive(octets):
+                    case Quit():
+                        logger.info("the device says QUIT")
+                        return
+                    case Drop(why):
+                        logger.info("dropped: %s", why)
+                    case action:
+                        token.run_sync_soon(start, action)
+
+        try:
+            await in_thread(read, device.wake)
+            await trio.lowlevel.checkpoint()  # woken by a cancellation: this raises it
+        finally:
+            is_over = True
 
     async def _answer(self, device: Device, task: Task, deadline: float) -> None:
         try:

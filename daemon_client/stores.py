@@ -28,8 +28,11 @@ class Stores:
         made or has returned; it may then still be under way.
         """
         places, call = self._places[store], object()
-        with trio.fail_at(deadline):
-            await places.acquire_on_behalf_of(call)
+        try:
+            places.acquire_on_behalf_of_nowait(call)
+        except trio.WouldBlock:
+            with trio.fail_at(deadline):
+                await places.acquire_on_behalf_of(call)
         await in_thread(
             function, deadline=deadline, at_return=lambda: places.release_on_behalf_of(call)
         )

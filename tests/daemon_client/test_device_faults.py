@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from daemon_client import Daemon, DaemonError, DeviceGoneError, DeviceOpenError
+from daemon_client.device import Device
 from daemon_client.modules.openssl import PemKey
 from ecryptfs_cuse.wire.packet import Message, Packet, PacketType, build_message, build_packet
 from ecryptfs_cuse.wire.tags import Tag66, build_request
@@ -173,3 +175,29 @@ async def test_an_open_that_returns_after_its_cancellation_is_closed(
         may_open.set()
         await device.released.wait()
         assert device.written == []
+
+
+@in_trio
+async def test_a_packet_that_comes_when_the_daemon_has_ended_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_grace: None
+) -> None:
+    is_asked, may_return, is_back = threading.Event(), threading.Event(), threading.Event()
+
+    def late(device: Device) -> bytes | None:
+        if is_asked.is_set():
+            is_back.set()
+            return None
+        is_asked.set()
+        may_return.wait()
+        return UNKNOWN_TAG
+
+    monkeypatch.setattr(Device, "receive", late)
+    async with scripted(tmp_path) as device:
+        async with Daemon(device.path, []) as daemon, trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.run)
+            assert await trio.to_thread.run_sync(is_asked.wait, 5)
+            nursery.cancel_scope.cancel()
+        may_return.set()
+        assert await trio.to_thread.run_sync(is_back.wait, 5)
+        await wait_all_tasks_blocked()
+        assert device.written == [HELO, QUIT]
