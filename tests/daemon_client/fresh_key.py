@@ -1,12 +1,14 @@
-"""Fixtures: a key for one test alone, and its signature, which the keyring then forgets again."""
+"""Fixtures: a key for one test alone, its file, its signature, which the keyring forgets again."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from daemon_client.modules.rsa import signature_of
 from tests.daemon_client.test_keyring import removed_in_the_end
+from tests.daemon_client.test_openssl import write_pem
 
 
 @pytest.fixture
@@ -20,3 +22,8 @@ def signature(private_key: rsa.RSAPrivateKey) -> Iterator[str]:
     signature = signature_of(private_key.public_key())
     with removed_in_the_end(signature):
         yield signature
+
+
+@pytest.fixture
+def pem(tmp_path: Path, private_key: rsa.RSAPrivateKey) -> Path:
+    return write_pem(tmp_path / "key.pem", private_key)

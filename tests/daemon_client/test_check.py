@@ -19,18 +19,13 @@ from daemon_client.sources.directory import KeyDirectory
 from daemon_client.sources.reference import KeyReference
 from daemon_client.sources.tokens import add_token
 from ecryptfs_cuse.wire.auth_token import PrivateKeyToken, build_private_key_token
-from tests.daemon_client.fresh_key import private_key, signature
+from tests.daemon_client.fresh_key import pem, private_key, signature
 from tests.daemon_client.test_cli_key import keyd
 from tests.daemon_client.test_openssl import write_pem
 from tests.daemon_client.test_secret import PASSPHRASE
 from tests.daemon_client.third_party import Shelf, installed_shelf
 
-__all__ = ["private_key", "signature"]  # fixtures
-
-
-@pytest.fixture
-def pem(tmp_path: Path, private_key: rsa.RSAPrivateKey) -> Path:
-    return write_pem(tmp_path / "key.pem", private_key)
+__all__ = ["pem", "private_key", "signature"]  # fixtures
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from daemon_client.sources import keyring
 from daemon_client.sources.tokens import parse_token
 from ecryptfs_cuse.wire.auth_token import PrivateKeyToken, build_private_key_token
 from tests.client import PATIENCE
-from tests.daemon_client.fresh_key import private_key, signature
+from tests.daemon_client.fresh_key import pem, private_key, signature
 from tests.daemon_client.test_cli import COMMAND
 from tests.daemon_client.test_keyring import removed_in_the_end
 from tests.daemon_client.test_openssl import write_pem
@@ -85,17 +85,12 @@ def typed(lines: Sequence[str], *arguments: str) -> tuple[int, str, str]:
     return process.returncode, out, shown.decode()
 
 
-__all__ = ["private_key", "signature"]  # fixtures
+__all__ = ["pem", "private_key", "signature"]  # fixtures
 
 
 @pytest.fixture(autouse=True)
 def in_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def pem(tmp_path: Path, private_key: rsa.RSAPrivateKey) -> Path:
-    return write_pem(tmp_path / "key.pem", private_key)
 
 
 @pytest.fixture

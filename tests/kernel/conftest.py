@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon_client import softhsm
-from tests.daemon_client.softhsm import SoftHsm
-from tests.daemon_client.swtpm import SoftwareTpm2
+from tests.daemon_client.pkcs11 import softhsm
+from tests.daemon_client.pkcs11.softhsm import SoftHsm
+from tests.daemon_client.tpm2.swtpm import SoftwareTpm2
 from tests.kernel import hanging
 from tests.kernel.keyd import Keyd
 from tests.kernel.keys import ServedKey, moved, new_pem
@@ -53,7 +53,7 @@ def keyd(tmp_path_factory: pytest.TempPathFactory, hsm: SoftHsm) -> Iterator[Key
     where = tmp_path_factory.mktemp("keyd")
     hanging.installed(where / "packages")
     environment = {"PYTHONPATH": str(where / "packages"), **hsm.environment}
-    daemon = Keyd(where / "log", environment)
+    daemon = Keyd(environment)
     yield daemon
     daemon.kill()
 
