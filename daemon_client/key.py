@@ -126,17 +126,26 @@ def _counted(octets: bytes) -> tuple[bytes, bytes]:
     return text[:-1].split(b"\0")[0], octets[end:]
 
 
-def require_signature(key: Key, signature: str | None) -> Key:
-    """The key, if it has the signature that it is known by; otherwise it is closed.
+def open_key(
+    module: KeyModule, location: str, passphrase: Secret | None, signature: str | None
+) -> Key:
+    """Have a key module open a key; whatever the module does, only KeyOpenError is raised.
 
-    Files would be encrypted with another key than their headers say. Raises KeyOpenError.
+    signature: by which the key is known, where it is; with another one it is refused, since files
+    would be encrypted with another key than their headers say.
     """
-    if signature is not None and key.signature != signature:
+    try:
+        key = module.open(location, passphrase)
+        if signature in (None, key.signature):
+            return key
         key.close()
-        raise KeyOpenError(
-            f"the signature is {key.signature}, not {signature!r} as expected: {key.describe()}"
-        )
-    return key
+        why = f"the signature is {key.signature}, not {signature!r} as expected: {key.describe()}"
+    except KeyOpenError:
+        raise
+    except Exception as error:
+        # Its message might tell of the passphrase.
+        why = f"the key module {module.alias} failed with {type(error).__name__}: {location}"
+    raise KeyOpenError(why)
 
 
 @cache

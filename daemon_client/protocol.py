@@ -29,6 +29,8 @@ from ecryptfs_cuse.wire.packet import (
     parse_packet,
 )
 from ecryptfs_cuse.wire.tags import (
+    ENCRYPTED_KEY_MAX,
+    KEY_MAX,
     STATUS_FAILED,
     STATUS_OK,
     Tag64,
@@ -47,11 +49,8 @@ HELO = build_packet(Packet(PacketType.HELO, 0))
 QUIT = build_packet(Packet(PacketType.QUIT, 0))
 """What a daemon writes last."""
 
-PAYLOAD_MAX = 1 + 64 + 2
-"""The longest payload: cipher code, a key of 64 octets (ECRYPTFS_MAX_KEY_BYTES), checksum."""
-
-ENCRYPTED_KEY_MAX = 512
-"""The longest encrypted key, in octets (ECRYPTFS_MAX_ENCRYPTED_KEY_BYTES)."""
+PAYLOAD_MAX = 1 + KEY_MAX + 2
+"""The longest payload: cipher code, key, checksum."""
 
 
 class Key(Protocol):

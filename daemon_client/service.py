@@ -41,6 +41,7 @@ class Service:
         self._config = load()
         self._keys = Keys.load(self._config)
         self._reload_lock = trio.Lock()
+        self._is_waiting = False
 
     def find(self, signature: str) -> Key | None:
         """The daemon finds keys here, since a reload exchanges them."""
@@ -102,11 +103,13 @@ class Service:
             else:
                 old, self._keys = self._keys, keys
                 await in_thread(lambda: old.close_all_but(keys))
-                logger.info("reloaded: %s", self._status())
+                logger.info("reloaded")
             notify.ready(self._status())
         await self._open_tokens()
 
     def _status(self) -> str:
+        if self._is_waiting:
+            return f"waiting for {self._config.device}"
         count = len(list(self._keys))
         return f"{count} {'key' if count == 1 else 'keys'}" + (
             " and those of the keyring" if self._config.keyring else ""
@@ -119,7 +122,7 @@ class Service:
                 async with Daemon(
                     config.device, self, deadline=config.deadline, at_once=config.at_once
                 ) as daemon:
-                    pause, said = PAUSE_MIN, ""
+                    pause, said, self._is_waiting = PAUSE_MIN, "", False
                     forbid_inspection()
                     click.echo(f"ready: {config.device}")
                     notify.ready(self._status())
@@ -128,10 +131,11 @@ class Service:
             except (DeviceOpenError, DeviceGoneError) as error:
                 if not config.wait:
                     raise
+                self._is_waiting = True
                 if str(error) != said:
                     said = str(error)
                     logger.warning("waiting for the device: %s", said)
                     # A user's login waits until all units of the user's manager are ready.
-                    notify.ready(f"waiting for {config.device}")
+                    notify.ready(self._status())
             await trio.sleep(pause)
             pause = min(2 * pause, PAUSE_MAX)

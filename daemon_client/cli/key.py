@@ -187,7 +187,7 @@ def _explained() -> Iterator[None]:
 @contextmanager
 def _secret_of(reference: KeyReference, to: Target) -> Iterator[Secret | None]:
     """The passphrase, asked for once, and wiped in the end."""
-    if to == "directory" and (reference.passphrase or "").startswith("fd:"):
+    if to == "directory" and reference.is_from_descriptor:
         raise KeyOpenError(
             "the daemon will not find the passphrase in that descriptor: name another source, or "
             "put the key into the keyring, with --to keyring"

@@ -4,10 +4,11 @@ Where a signature is in several places, the configuration's key is used, then th
 the keyring's.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Self
 
-from daemon_client.key import Key, KeyOpenError, require_signature
+from daemon_client.key import Key, KeyOpenError
 from daemon_client.sources.config import Config
 from daemon_client.sources.directory import KeyDirectory
 from daemon_client.sources.reference import KeyReference
@@ -41,7 +42,7 @@ class Keys:
                 if reference.is_given_once and reference in kept:
                     opened[reference] = kept[reference]
                 elif reference not in opened and reference not in faults:
-                    opened[reference] = require_signature(reference.unlock(), signature)
+                    opened[reference] = reference.unlock(signature)
             except KeyOpenError as error:
                 faults[reference] = str(error)
         keys = cls(opened, TokenKeys() if config.keyring else None)
@@ -73,7 +74,8 @@ class Keys:
         kept = [] if others is None else list(others._opened.values())
         for key in self._opened.values():
             if not any(key is each for each in kept):
-                key.close()
+                with contextlib.suppress(Exception):  # whatever a key module does
+                    key.close()
         if self._tokens is not None:
             self._tokens.close()
 

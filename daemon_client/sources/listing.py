@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from daemon_client.key import Key, KeyOpenError, key_module, require_signature
+from daemon_client.key import Key, KeyOpenError, key_module
 from daemon_client.sources import keyring
 from daemon_client.sources.config import Config
 from daemon_client.sources.directory import KeyDirectory
 from daemon_client.sources.keyring import KeyringError
+from daemon_client.sources.keys import references
 from daemon_client.sources.reference import KeyReference
 from daemon_client.sources.tokens import TokenKey, user_tokens
 from ecryptfs_cuse.wire.auth_token import PrivateKeyToken
@@ -39,9 +40,7 @@ class Listed:
 
 def listed_keys(config: Config) -> list[Listed]:
     """All keys that a daemon with this configuration would use. Raises KeyOpenError."""
-    directory = KeyDirectory(config.key_directory).references()
-    found = [_named(Place.CONFIGURATION, None, each) for each in config.keys]
-    found += [_named(Place.DIRECTORY, signature, each) for signature, each in directory.items()]
+    found = [_named(reference, signature) for reference, signature in references(config)]
     if config.keyring:
         found += [_token(token) for _, token in user_tokens()]
     return found
@@ -63,12 +62,15 @@ def remove_listed(config: Config, signature: str) -> list[Place]:
     return places
 
 
-def _named(place: Place, signature: str | None, reference: KeyReference) -> Listed:
-    def open_key() -> Key:
-        return require_signature(reference.unlock(), signature)
-
+def _named(reference: KeyReference, signature: str | None) -> Listed:
     return Listed(
-        place, signature, reference.module, reference.location, reference.passphrase, open_key
+        # Only the directory knows signatures.
+        Place.CONFIGURATION if signature is None else Place.DIRECTORY,
+        signature,
+        reference.module,
+        reference.location,
+        reference.passphrase,
+        lambda: reference.unlock(signature),
     )
 
 

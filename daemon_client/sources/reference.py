@@ -1,9 +1,12 @@
 """What says which key is meant: a key module, a location, and where the passphrase comes from.
 
-on a command line       [MODULE:]LOCATION                    openssl without a module
-in TOML                 module = "openssl"                   the same
-                        location = "key.pem"
-                        passphrase = "file:passphrase.txt"   where one is needed
+On a command line that is ``[MODULE:]LOCATION``, openssl without a module. In TOML it is
+
+    module = "openssl"                      this one without it
+    location = "key.pem"
+    passphrase = "file:passphrase.txt"      where one is needed
+
+This module reads no configuration and no directory: it is what both name.
 """
 
 from collections.abc import Mapping
@@ -17,6 +20,7 @@ from daemon_client.key import (
     WrongPassphraseError,
     key_module,
     key_module_names,
+    open_key,
 )
 from daemon_client.secret import (
     PROMPT,
@@ -45,26 +49,31 @@ class KeyReference:
     @property
     def is_given_once(self) -> bool:
         """Whether the passphrase cannot simply be had again."""
-        return self.is_typed or (self.passphrase or "").startswith("fd:")
+        return self.is_typed or self.is_from_descriptor
 
     @property
     def is_typed(self) -> bool:
         """Whether a person types the passphrase on the terminal."""
         return self.passphrase == PROMPT
 
+    @property
+    def is_from_descriptor(self) -> bool:
+        """Whether the passphrase comes from a descriptor of this process."""
+        return (self.passphrase or "").startswith("fd:")
+
     def key_module(self) -> KeyModule:
         """Raises KeyOpenError where it is not installed."""
         return key_module(self.module)
 
-    def open(self, passphrase: Secret | None) -> Key:
-        """Open the key with its passphrase, which the caller has got. Raises KeyOpenError."""
-        return self.key_module().open(self.location, passphrase)
+    def open(self, passphrase: Secret | None, signature: str | None = None) -> Key:
+        """Open the key with its passphrase, which the caller has got; see ``open_key``."""
+        return open_key(self.key_module(), self.location, passphrase, signature)
 
-    def unlock(self) -> Key:
-        """Get the passphrase, and open the key. Raises KeyOpenError."""
+    def unlock(self, signature: str | None = None) -> Key:
+        """Get the passphrase, and open the key; see ``open_key``. Raises KeyOpenError."""
         passphrase = self.secret()
         try:
-            return self.open(passphrase)
+            return self.open(passphrase, signature)
         finally:
             if passphrase is not None:
                 passphrase.wipe()

@@ -15,7 +15,7 @@ from daemon_client.key import (
     KeyOperationError,
     WrongPassphraseError,
     key_module,
-    require_signature,
+    open_key,
 )
 from daemon_client.secret import Secret
 from daemon_client.sources import keyring
@@ -185,7 +185,7 @@ def _open(token: PrivateKeyToken) -> Key:
     module = key_module(token.alias)
     location, passphrase = module.read_blob(token.blob)
     try:
-        return require_signature(module.open(location, passphrase), token.signature)
+        return open_key(module, location, passphrase, token.signature)
     finally:
         if passphrase is not None:
             passphrase.wipe()

@@ -14,14 +14,18 @@ import errno
 from ecryptfs_cuse.core.errors import DeviceError
 from ecryptfs_cuse.wire.ciphers import KNOWN_CODES
 from ecryptfs_cuse.wire.errors import LengthError, ParseError
-from ecryptfs_cuse.wire.tags import STATUS_OK, FileKey, Tag65, Tag67, parse_file_key, parse_reply
+from ecryptfs_cuse.wire.tags import (
+    ENCRYPTED_KEY_MAX,
+    KEY_MAX,
+    STATUS_OK,
+    FileKey,
+    Tag65,
+    Tag67,
+    parse_file_key,
+    parse_reply,
+)
 
 REPLY_MIN = 4
-KEY_MAX = 64
-"""The longest file encryption key, in octets (ECRYPTFS_MAX_KEY_BYTES)."""
-
-ENCRYPTED_KEY_MAX = 512
-"""The longest encrypted key, in octets (ECRYPTFS_MAX_ENCRYPTED_KEY_BYTES)."""
 
 
 def decrypted_key(answer: bytes) -> FileKey:

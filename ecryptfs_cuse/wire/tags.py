@@ -33,6 +33,12 @@ from ecryptfs_cuse.wire.length import Counted
 SIGNATURE_SIZE = 16
 """Octets of a signature: eight octets of a digest in hexadecimal (ECRYPTFS_SIG_SIZE_HEX)."""
 
+KEY_MAX = 64
+"""The longest file encryption key, in octets (ECRYPTFS_MAX_KEY_BYTES)."""
+
+ENCRYPTED_KEY_MAX = 512
+"""The longest encrypted key, in octets (ECRYPTFS_MAX_ENCRYPTED_KEY_BYTES)."""
+
 STATUS_OK = 0
 STATUS_FAILED = 0xFF
 _REPLY_MIN = 4  # the kernel refuses a shorter reply, even where its fields would fit

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat
 
 from daemon_client.modules.rsa import signature_of
 from tests.daemon_client.test_keyring import removed_in_the_end
 from tests.daemon_client.test_openssl import write_pem
+from tests.daemon_client.test_secret import PASSPHRASE
 
 
 @pytest.fixture
@@ -27,3 +29,10 @@ def signature(private_key: rsa.RSAPrivateKey) -> Iterator[str]:
 @pytest.fixture
 def pem(tmp_path: Path, private_key: rsa.RSAPrivateKey) -> Path:
     return write_pem(tmp_path / "key.pem", private_key)
+
+
+@pytest.fixture
+def locked(tmp_path: Path, private_key: rsa.RSAPrivateKey) -> Path:
+    """A PEM file that is encrypted."""
+    encryption = BestAvailableEncryption(PASSPHRASE.encode())
+    return write_pem(tmp_path / "locked.pem", private_key, PrivateFormat.PKCS8, encryption)

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat
 
 from daemon_client.cli.main import main
 from daemon_client.modules.openssl import OpenSsl, load_key
@@ -21,10 +19,9 @@ from daemon_client.sources import keyring
 from daemon_client.sources.tokens import parse_token
 from ecryptfs_cuse.wire.auth_token import PrivateKeyToken, build_private_key_token
 from tests.client import PATIENCE
-from tests.daemon_client.fresh_key import pem, private_key, signature
+from tests.daemon_client.fresh_key import locked, pem, private_key, signature
 from tests.daemon_client.test_cli import COMMAND
 from tests.daemon_client.test_keyring import removed_in_the_end
-from tests.daemon_client.test_openssl import write_pem
 from tests.daemon_client.test_secret import PASSPHRASE, program
 from tests.daemon_client.third_party import install
 
@@ -85,19 +82,12 @@ def typed(lines: Sequence[str], *arguments: str) -> tuple[int, str, str]:
     return process.returncode, out, shown.decode()
 
 
-__all__ = ["pem", "private_key", "signature"]  # fixtures
+__all__ = ["locked", "pem", "private_key", "signature"]  # fixtures
 
 
 @pytest.fixture(autouse=True)
 def in_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def locked(tmp_path: Path, private_key: rsa.RSAPrivateKey) -> Path:
-    """A PEM file that is encrypted."""
-    encryption = BestAvailableEncryption(PASSPHRASE.encode())
-    return write_pem(tmp_path / "locked.pem", private_key, PrivateFormat.PKCS8, encryption)
 
 
 @pytest.fixture

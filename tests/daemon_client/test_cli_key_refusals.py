@@ -5,26 +5,20 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, PrivateFormat
 
 from daemon_client.cli.main import main
 from daemon_client.modules.openssl import PemKey
+from tests.daemon_client.fresh_key import locked
 from tests.daemon_client.test_cli_key import refusal
 from tests.daemon_client.test_openssl import write_pem
 from tests.daemon_client.test_secret import PASSPHRASE
+
+__all__ = ["locked"]  # a fixture
 
 
 @pytest.fixture(autouse=True)
 def in_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def locked(tmp_path: Path, private_key: rsa.RSAPrivateKey) -> Path:
-    """A PEM file that is encrypted."""
-    encryption = BestAvailableEncryption(PASSPHRASE.encode())
-    return write_pem(tmp_path / "locked.pem", private_key, PrivateFormat.PKCS8, encryption)
 
 
 @pytest.mark.parametrize(

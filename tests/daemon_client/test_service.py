@@ -149,8 +149,11 @@ async def test_systemd_is_told_at_an_abstract_address_that_it_is_ready_and_waits
     path = str(mountpoint / "none")
     async with (
         listening(b"\0" + name.encode()) as listener,
-        started("--device", path, "--key", str(pem), "--wait"),
+        started("--device", path, "--key", str(pem), "--wait") as command,
     ):
+        assert await listener.next() == ["READY=1", f"STATUS=waiting for {path}"]
+        command.process.send_signal(signal.SIGHUP)
+        assert (await listener.next())[0] == "RELOADING=1"
         assert await listener.next() == ["READY=1", f"STATUS=waiting for {path}"]
 
 
