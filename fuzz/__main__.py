@@ -1,12 +1,13 @@
-"""Fuzz what reads octets that others write: the device's packets, the keyring's tokens.
+"""Fuzz what reads octets that others write: requests, the device's packets, the keyring's tokens.
 
     python -m fuzz                        until it is stopped, or finds a fault
     python -m fuzz -max_total_time=60     arguments are libFuzzer's
     python -m fuzz build/fuzz/crash-...   what was found once more
 
 Inputs that reach new code are kept in build/fuzz/corpus, where the next run begins; the first one
-begins with a few packets and tokens as they should be. An input's first octet chooses what reads
-the rest. What has to hold for the daemon's answers is in tests/daemon_client/answers.py.
+begins with a few requests, packets and tokens as they should be. An input's first octet chooses
+what reads the rest. What has to hold is in tests/daemon_client/answers.py for the daemon's answers,
+in tests/fuse/any_requests.py for the channel.
 
 Source: atheris' README; libFuzzer's documentation, "Options".
 """
@@ -16,6 +17,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from struct import pack
 
 import atheris
 
@@ -24,6 +26,8 @@ with atheris.instrument_imports(include=["daemon_client", "ecryptfs_cuse"]):
     from daemon_client.key import KeyOpenError, KeyOperationError
     from daemon_client.modules.openssl import OpenSsl
     from daemon_client.secret import Secret
+    from ecryptfs_cuse.fuse import abi
+    from ecryptfs_cuse.fuse.abi import Opcode
     from ecryptfs_cuse.wire.auth_token import (
         BLOB_MAX,
         SIZE,
@@ -41,6 +45,7 @@ with atheris.instrument_imports(include=["daemon_client", "ecryptfs_cuse"]):
     )
     from ecryptfs_cuse.wire.tags import Tag64, Tag66, build_request
     from tests.daemon_client.answers import check_answer
+    from tests.fuse.any_requests import check_requests
 
 PLACE = Path("build/fuzz")
 SIGNATURE = "13a050d7dceb34a3"
@@ -102,7 +107,7 @@ ACTS: tuple[Callable[[bytes], bytes] | None, ...] = (
     *map(raising, FAULTS),
     lambda payload: payload,
 )
-CHECKS = (check_packet, check_token, check_blob)
+CHECKS = (check_packet, check_token, check_blob, check_requests)
 
 
 def check(octets: bytes) -> None:
@@ -121,7 +126,23 @@ def seeds() -> list[bytes]:
     packets += [build_packet(Packet(kind, 7)) for kind in PacketType]
     blob = OpenSsl().build_blob("/home/me/key.pem", Secret(b"passphrase"))
     token = build_private_key_token(PrivateKeyToken(SIGNATURE, OpenSsl.alias, blob))
-    return [*(b"\0" + packet for packet in packets), b"\1" + token, b"\2" + blob]
+    return [
+        *(b"\0" + packet for packet in packets),
+        *(b"\1" + token, b"\2" + blob, b"\3" + kernel_requests()),
+    ]
+
+
+def kernel_requests() -> bytes:
+    """What the kernel sends for a daemon that reads, is polled, writes, and is closed."""
+    file, helo = 1, build_packet(Packet(PacketType.HELO, 0))
+    bodies = (
+        (Opcode.READ, pack("=QQIIQII", file, 0, 1000, abi.READ_LOCKOWNER, 0, 0, 0)),
+        (Opcode.POLL, pack("=QQII", file, 7, abi.POLL_SCHEDULE_NOTIFY, 0)),
+        (Opcode.WRITE, pack("=QQIIQII", file, 0, len(helo), 0, 0, 0, 0) + helo),
+        (Opcode.INTERRUPT, pack("=Q", 2)),
+        (Opcode.RELEASE, pack("=QIIQ", file, 0, 0, 0)),
+    )
+    return b"".join(bytes([opcode, len(body)]) + body for opcode, body in bodies)
 
 
 def main() -> None:

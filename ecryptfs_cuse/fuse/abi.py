@@ -6,8 +6,22 @@ Everything is in native byte order. Sizes are in octets.
 from enum import IntEnum
 from struct import Struct
 
-BUFFER_SIZE = (1 << 20) + 4096
-"""What one read of /dev/fuse may return: libfuse's largest write and its header."""
+MAX_WRITE = 3 * 4096
+"""The most octets of one WRITE: enough for the longest request that control/request takes.
+
+The kernel splits what is longer, and stops at the first piece that is refused: a write of megabytes
+costs no more than one of a page.
+"""
+
+BUFFER_SIZE = MAX_WRITE + 4096
+"""What one read of /dev/fuse may return: the largest WRITE with its headers. A SETXATTR that is
+longer the kernel refuses with E2BIG."""
+
+REPLY_MAX = 1 << 16
+"""What one reply of the library may have; the longest lists a directory."""
+
+ERROR_MAX = 511
+"""The largest errno that the kernel takes in a reply."""
 
 
 class Opcode(IntEnum):
@@ -21,19 +35,23 @@ class Opcode(IntEnum):
     INIT = 26
     INTERRUPT = 36
     POLL = 40
+    NOTIFY_REPLY = 41
     BATCH_FORGET = 42
 
 
 IN_HEADER = Struct("=IIQ")
-"""fuse_in_header: len, opcode, unique; the rest is not used."""
+"""fuse_in_header: len (of the whole request), opcode, unique; the rest is not used."""
 
 IN_HEADER_SIZE = 40
 
 OUT_HEADER = Struct("=IiQ")
 """fuse_out_header: len, error (0 or a negative errno), unique."""
 
-READ_IN = Struct("=QQI")
-"""fuse_read_in: fh, offset, size; the rest is not used."""
+READ_IN = Struct("=QQIIQI")
+"""fuse_read_in: fh, offset, size, read_flags, lock_owner, flags (of the open file)."""
+
+READ_LOCKOWNER = 1 << 1
+"""Flag of READ: it is a process that reads, and not the kernel that fills its page cache."""
 
 WRITE_IN = Struct("=QQI")
 """fuse_write_in: fh, offset, size; the rest is not used."""
@@ -71,8 +89,3 @@ OPEN_OUT = Struct("=QI")
 FOPEN_NONSEEKABLE = 1 << 2
 FOPEN_STREAM = 1 << 4
 """The file has no position, so that reads and writes do not wait for one another's lock on it."""
-
-INIT_OUT_MAX_BACKGROUND = OUT_HEADER.size + 16
-"""Where fuse_init_out has max_background, a u16."""
-
-MAX_BACKGROUND = 0xFFFF

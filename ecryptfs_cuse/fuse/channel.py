@@ -13,8 +13,14 @@ passed back. What the table gains:
   FOPEN_STREAM on their way back, which the library cannot set.
 * One turn of the event loop serves many requests.
 
-Files may close in great numbers at once, and the kernel sends only so many RELEASE requests at a
-time; a later OPEN would overtake the others. So the reply to INIT gets the largest max_background.
+Only a process's own read may wait. The kernel also reads to fill its page cache, for readahead(2),
+splice(2) or a mapping: a READ of that kind would take a message away and show it to others, and
+while it waited it would hold a page locked where no signal reaches. They are told apart by
+FUSE_READ_LOCKOWNER. A read that is asynchronous gets no INTERRUPT; it takes O_DIRECT. Both are
+refused at once.
+
+No request ends the channel, whatever is in it and whatever a handle does: it gets an error. What
+ends it is the connection.
 
 The channel knows the FUSE protocol (abi.py), handles (node.py) and trio; not the library, not what
 the handles do.
@@ -25,14 +31,15 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
-from struct import pack_into
+from struct import error as StructError  # noqa: N812  # an exception, named as exceptions are
 
 import trio
 
 from ecryptfs_cuse.fuse import abi
 from ecryptfs_cuse.fuse.abi import Opcode
+from ecryptfs_cuse.fuse.greeting import amend_init
 from ecryptfs_cuse.fuse.node import Handle
 
 logger = logging.getLogger(__name__)
@@ -44,11 +51,18 @@ _PATIENCE = 10
 """How often in a burst to look again where no request is there: who has just been answered tends to
 send the next at once, and a turn of the event loop costs more than all these looks."""
 
-_FORWARDED_MAX = 16
+_FORWARDED_MAX = 64
 """Requests that the library may hold: their replies must fit the socket's buffer, because the
-library writes them without waiting and we could not read while it waits."""
+library waits until they do and we could not read while it waits. The longest reply lists a
+directory, some 2 KiB; the least buffer that kernels come with has room for 99 of them."""
 
 _SOCKET_BUFFER = 4 << 20
+
+_GONE = (errno.ENODEV, errno.ECONNABORTED)
+"""What reading gives once the connection is over: unmounted, or aborted."""
+
+_WITHDRAWN = (errno.ENOENT, errno.EINTR)
+"""What reading gives where a request was withdrawn meanwhile, or a signal came."""
 
 
 class _OpenFile:
@@ -76,24 +90,29 @@ class Channel:
         for end in (self._socket, self.library):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self._socket.setblocking(False)
-        self._buffer = bytearray(abi.BUFFER_SIZE)
-        self._view = memoryview(self._buffer)
+        self._requests = memoryview(bytearray(abi.BUFFER_SIZE))
+        self._replies = memoryview(bytearray(abi.REPLY_MAX))
         self._files: dict[int, _OpenFile] = {}
         self._next_file = count(1)
         self._reading: dict[int, _OpenFile] = {}  # the unique of a pending READ -> its file
-        self._forwarded = 0
+        self._forwarded: dict[int, int] = {}  # what the library holds: unique -> opcode
         self._backlog: deque[bytes] = deque()
-        self._amendments: dict[int, Callable[[bytearray, int], None]] = {}
-        self._handlers: dict[int, Callable[[int, int], None]] = {
+        self._handlers: dict[int, Callable[[int, memoryview], None]] = {
             Opcode.READ: self._read,
             Opcode.WRITE: self._write,
             Opcode.POLL: self._poll,
             Opcode.INTERRUPT: self._interrupt,
             Opcode.RELEASE: self._release,
-            Opcode.FORGET: self._forget,
-            Opcode.BATCH_FORGET: self._forget,
+            # Nothing to do and nothing to answer: the nodes of a hosted tree stay where they are,
+            # and the kernel is never asked for what it has cached.
+            Opcode.FORGET: self._drop,
+            Opcode.BATCH_FORGET: self._drop,
+            Opcode.NOTIFY_REPLY: self._drop,
         }
-        self._to_amend = {Opcode.INIT: _raise_max_background, Opcode.OPEN: _make_stream}
+        self._amendments: dict[int, Callable[[memoryview, int], None]] = {
+            Opcode.INIT: amend_init,
+            Opcode.OPEN: _make_stream,
+        }
 
     def add(self, handle: Handle) -> int:
         """Take charge of a handle; the file handle number (fh) for the reply to its OPEN."""
@@ -117,42 +136,57 @@ class Channel:
             self._files.popitem()[1].handle.release()
 
     async def _serve(self) -> None:
-        while True:
+        is_connected = True
+        while is_connected:
             await trio.lowlevel.wait_readable(self._device)
-            for size in self._requests():
-                if size == 0:
-                    return
-                _, opcode, unique = abi.IN_HEADER.unpack_from(self._buffer)
-                handler = self._handlers.get(opcode)
-                if handler is not None:
-                    handler(unique, size)
-                else:
-                    self._forward(opcode, unique, size)
+            is_connected = self.serve_burst()
 
-    def _requests(self) -> Iterator[int]:
-        """Read request after request into the buffer: the size of each; 0 after an unmount."""
+    def serve_burst(self) -> bool:
+        """Serve the requests that are there, a burst at most; False once the connection is over."""
         patience = _PATIENCE
         for _ in range(_BURST):
             try:
-                yield os.readv(self._device, [self._view])
+                size = os.readv(self._device, [self._requests])
             except BlockingIOError:
                 if patience == 0:
-                    return
+                    break
                 patience -= 1
                 os.sched_yield()
             except OSError as error:
-                if error.errno == errno.ENODEV:
-                    yield 0
-                    return
-                if error.errno not in (errno.ENOENT, errno.EINTR):  # ENOENT: it was withdrawn
-                    raise
+                if error.errno in _WITHDRAWN:
+                    continue
+                if error.errno not in _GONE:
+                    logger.error("the kernel gives no requests: %s", error.strerror)
+                return False
+            else:
+                if size == 0:
+                    return False
+                self._dispatch(self._requests[:size])
+        return True
 
-    def _read(self, unique: int, size: int) -> None:
-        number, offset, wanted = abi.READ_IN.unpack_from(self._buffer, abi.IN_HEADER_SIZE)
-        file = self._files.get(number)
-        if file is None:
-            self._forward(Opcode.READ, unique, size)
-        elif not self._answer_read(unique, file.handle.read, wanted, offset):
+    def _dispatch(self, request: memoryview) -> None:
+        try:
+            length, opcode, unique = abi.IN_HEADER.unpack_from(request)
+        except StructError:
+            length = 0
+        if length != len(request) or length < abi.IN_HEADER_SIZE:
+            logger.error("not a request: %d octets", len(request))
+            return
+        try:
+            self._handlers.get(opcode, self._forward)(unique, request)
+        except StructError:
+            self._send(unique, -errno.EINVAL, b"")
+        except Exception as error:
+            self._reply_error(unique, error)
+
+    def _read(self, unique: int, request: memoryview) -> None:
+        number, offset, wanted, read_flags, _, flags = abi.READ_IN.unpack_from(
+            request, abi.IN_HEADER_SIZE
+        )
+        file = self._file(number)
+        if not read_flags & abi.READ_LOCKOWNER or flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "only a process may read, and wait for it")
+        if not self._answer_read(unique, file.handle.read, wanted, offset):
             file.readers[unique] = (wanted, offset)
             self._reading[unique] = file
 
@@ -169,34 +203,22 @@ class Channel:
             self._reply(unique, data)
         return True
 
-    def _write(self, unique: int, size: int) -> None:
-        number, offset, length = abi.WRITE_IN.unpack_from(self._buffer, abi.IN_HEADER_SIZE)
-        file = self._files.get(number)
-        if file is None:
-            self._forward(Opcode.WRITE, unique, size)
-            return
-        start = abi.WRITE_DATA_OFFSET
-        data = bytes(self._view[start : start + length])
+    def _write(self, unique: int, request: memoryview) -> None:
+        number, offset, length = abi.WRITE_IN.unpack_from(request, abi.IN_HEADER_SIZE)
+        file = self._file(number)
+        carried = request[abi.WRITE_DATA_OFFSET :]
+        data = bytes(carried)
         # A write carries keys, and the buffer lives on.
-        self._buffer[start : start + length] = bytes(length)
-        try:
-            written = file.handle.write(data, offset)
-        except Exception as error:
-            self._reply_error(unique, error)
-        else:
-            self._reply(unique, abi.WRITE_OUT.pack(written, 0))
+        carried[:] = bytes(len(carried))
+        if len(data) != length:
+            raise OSError(errno.EINVAL, "a write has as many octets as it says")
+        written = file.handle.write(data, offset)
+        self._reply(unique, abi.WRITE_OUT.pack(written, 0))
 
-    def _poll(self, unique: int, size: int) -> None:
-        number, kh, flags, _ = abi.POLL_IN.unpack_from(self._buffer, abi.IN_HEADER_SIZE)
-        file = self._files.get(number)
-        if file is None:
-            self._forward(Opcode.POLL, unique, size)
-            return
-        try:
-            events, wait = file.handle.poll()
-        except Exception as error:
-            self._reply_error(unique, error)
-            return
+    def _poll(self, unique: int, request: memoryview) -> None:
+        number, kh, flags, _ = abi.POLL_IN.unpack_from(request, abi.IN_HEADER_SIZE)
+        file = self._file(number)
+        events, wait = file.handle.poll()
         if not flags & abi.POLL_SCHEDULE_NOTIFY:
             file.poller = None
         elif wait:
@@ -205,79 +227,96 @@ class Channel:
             file.poller = kh
         self._reply(unique, abi.POLL_OUT.pack(events, 0))
 
-    def _interrupt(self, _unique: int, _size: int) -> None:
-        (unique,) = abi.INTERRUPT_IN.unpack_from(self._buffer, abi.IN_HEADER_SIZE)
-        file = self._reading.pop(unique, None)
-        if file is None:
-            return  # answered already, or a request that the library is about to answer
-        del file.readers[unique]
+    def _interrupt(self, _unique: int, request: memoryview) -> None:
+        (unique,) = abi.INTERRUPT_IN.unpack_from(request, abi.IN_HEADER_SIZE)
+        file = self._reading.get(unique)
+        if file is not None:  # else it is answered already, or the library is about to
+            self._interrupt_read(file, unique)
+
+    def _interrupt_read(self, file: _OpenFile, unique: int) -> None:
+        del file.readers[unique], self._reading[unique]
         self._answer_read(unique, lambda _size, _offset: file.handle.interrupt_read(), 0, 0)
 
-    def _release(self, unique: int, size: int) -> None:
-        (number,) = abi.RELEASE_IN.unpack_from(self._buffer, abi.IN_HEADER_SIZE)
-        file = self._files.pop(number, None)
-        if file is None:
-            self._forward(Opcode.RELEASE, unique, size)
-            return
-        try:
-            file.handle.release()
-        except Exception as error:
-            self._reply_error(unique, error)
-        else:
-            self._reply(unique, b"")
+    def _release(self, unique: int, request: memoryview) -> None:
+        (number,) = abi.RELEASE_IN.unpack_from(request, abi.IN_HEADER_SIZE)
+        file = self._file(number)
+        for reader in list(file.readers):
+            self._interrupt_read(file, reader)
+        del self._files[number]
+        file.handle.release()
+        self._reply(unique, b"")
 
-    def _forget(self, _unique: int, _size: int) -> None:
-        """Nothing to do and nothing to answer: the nodes of a hosted tree stay where they are."""
+    def _drop(self, _unique: int, _request: memoryview) -> None:
+        """Do nothing."""
+
+    def _file(self, number: int) -> _OpenFile:
+        try:
+            return self._files[number]
+        except KeyError:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
 
     def _wake(self, file: _OpenFile) -> None:
         for unique, (size, offset) in list(file.readers.items()):
-            if self._answer_read(unique, file.handle.resume_read, size, offset):
-                del file.readers[unique], self._reading[unique]
+            if not self._answer_read(unique, file.handle.resume_read, size, offset):
+                break  # where one finds nothing, nobody does
+            del file.readers[unique], self._reading[unique]
         if file.poller is not None:
             self._send(0, abi.NOTIFY_POLL, abi.NOTIFY_POLL_OUT.pack(file.poller))
 
-    def _forward(self, opcode: int, unique: int, size: int) -> None:
-        amendment = self._to_amend.get(opcode)  # type: ignore[call-overload]  # any int may be asked for
-        if amendment is not None:
-            self._amendments[unique] = amendment
-        if self._forwarded < _FORWARDED_MAX:
-            self._pass_on(self._view[:size])
-        else:
-            self._backlog.append(bytes(self._view[:size]))
+    def _forward(self, _unique: int, request: memoryview) -> None:
+        self._backlog.append(bytes(request))
+        self._pass_on()
 
-    def _pass_on(self, request: bytes | memoryview) -> None:
-        _, _, unique = abi.IN_HEADER.unpack_from(request)
-        try:
-            self._socket.send(request)
-        except OSError as error:
-            self._amendments.pop(unique, None)
-            self._reply_error(unique, error)
-        else:
-            self._forwarded += 1
+    def _pass_on(self) -> None:
+        """Give the library what has come, as much as it may hold."""
+        while self._backlog and len(self._forwarded) < _FORWARDED_MAX:
+            _, opcode, unique = abi.IN_HEADER.unpack_from(self._backlog[0])
+            try:
+                self._socket.send(self._backlog[0])
+            except BlockingIOError:
+                return  # the next reply makes room
+            except OSError as error:
+                logger.error("the library takes no requests: %s", error.strerror)
+                self._send(unique, -errno.EIO, b"")
+            else:
+                self._forwarded[unique] = opcode
+            self._backlog.popleft()
 
     async def _pass_replies_back(self) -> None:
-        buffer = bytearray(abi.BUFFER_SIZE)
-        view = memoryview(buffer)
-        while True:
+        is_connected = True
+        while is_connected:
             await trio.lowlevel.wait_readable(self._socket)
-            size = self._socket.recv_into(buffer)
-            if size == 0:
-                return
-            self._forwarded -= 1
-            _, error, unique = abi.OUT_HEADER.unpack_from(buffer)
-            amendment = self._amendments.pop(unique, None)
-            if amendment is not None and error == 0:
-                amendment(buffer, abi.OUT_HEADER.size)
-            self._write_device([view[:size]])
-            if self._backlog:
-                self._pass_on(self._backlog.popleft())
+            is_connected = self.take_reply()
+
+    def take_reply(self) -> bool:
+        """Pass back one reply that is there; False where the library has ended."""
+        try:
+            size = self._socket.recv_into(self._replies)
+        except ConnectionError:  # it left requests unread
+            size = 0
+        if size == 0:
+            logger.error("the library has ended")
+            while self._forwarded:
+                self._send(self._forwarded.popitem()[0], -errno.EIO, b"")
+            return False
+        self._pass_back(self._replies[:size])
+        self._pass_on()
+        return True
+
+    def _pass_back(self, reply: memoryview) -> None:
+        _, error, unique = abi.OUT_HEADER.unpack_from(reply)
+        # A notification is no reply: nobody asked, and its unique is 0.
+        amend = self._amendments.get(self._forwarded.pop(unique, 0))
+        if amend is not None and error == 0:
+            amend(reply, abi.OUT_HEADER.size)
+        self._write_device([reply])
 
     def _reply(self, unique: int, data: bytes) -> None:
         self._send(unique, 0, data)
 
     def _reply_error(self, unique: int, error: Exception) -> None:
         number = error.errno if isinstance(error, OSError) else None
-        if number is None:
+        if number is None or not 0 < number <= abi.ERROR_MAX:
             logger.error("a handle failed", exc_info=error)
             number = errno.EIO
         self._send(unique, -number, b"")
@@ -290,17 +329,13 @@ class Channel:
         try:
             os.writev(self._device, buffers)
         except OSError as error:
-            # ENOENT: the request or the polled file is gone; ENODEV: the mount is, and _serve
+            # ENOENT: the request or the polled file is gone; or the connection is, and _serve
             # will see it. Neither concerns the others.
-            if error.errno not in (errno.ENOENT, errno.ENODEV):
-                logger.error("the kernel refused a reply: %s", os.strerror(error.errno or 0))
+            if error.errno not in (errno.ENOENT, *_GONE):
+                logger.error("the kernel refused a reply: %s", error.strerror)
 
 
-def _raise_max_background(reply: bytearray, _body: int) -> None:
-    pack_into("=H", reply, abi.INIT_OUT_MAX_BACKGROUND, abi.MAX_BACKGROUND)
-
-
-def _make_stream(reply: bytearray, body: int) -> None:
+def _make_stream(reply: memoryview, body: int) -> None:
     number, flags = abi.OPEN_OUT.unpack_from(reply, body)
     if flags & abi.FOPEN_NONSEEKABLE:
         abi.OPEN_OUT.pack_into(reply, body, number, flags | abi.FOPEN_STREAM)

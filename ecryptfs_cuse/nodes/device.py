@@ -80,7 +80,7 @@ class DeviceHandle(Handle):
     def write(self, data: bytes, offset: int) -> int:
         """A packet from the daemon."""
         written = self._miscdev.write(self._daemon, data)
-        if data[0] in _GREETINGS:
+        if data and data[0] in _GREETINGS:
             logger.info("user %d: %s", self._user, _GREETINGS[data[0]])
         return written
 
