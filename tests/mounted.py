@@ -42,6 +42,7 @@ class MountedDevice:
         self.mountpoint = mountpoint
         self.path = str(mountpoint / "dev" / "ecryptfs")
         self.request_path = str(mountpoint / "control" / "request")
+        self.status_path = str(mountpoint / "control" / "status")
         self.process = subprocess.Popen(
             # A test run that is killed takes its servers with it.
             [

@@ -39,11 +39,45 @@ class Node:
 
 
 class Directory(Node):
-    """A directory whose entries never change."""
+    """A directory whose entries never change.
+
+    Everybody passes through it, but only its owner lists it: while a list is written into memory
+    that never comes, the kernel keeps the directory locked, and nobody finds anything in it.
+    """
 
     def __init__(self, children: Mapping[str, Node]) -> None:
-        super().__init__(stat.S_IFDIR | 0o755)
+        super().__init__(stat.S_IFDIR | 0o711)
         self.children = dict(children)
+
+
+class Users(Directory):
+    """A directory with a directory for each user, named by the uid: all are copies of ``home``.
+
+    What the kernel keeps for an inode, all who open it share: its page cache, its size, and its
+    lock, under which a write faults its buffer in, from memory that may never come. Strangers must
+    not share one. So each has inodes of their own, which nobody else reaches. Lists nobody.
+    """
+
+    def __init__(self, home: Directory) -> None:
+        super().__init__({})
+        self.home = home
+
+
+class Link(Node):
+    """A symbolic link from the root to ``path`` in the directory that the caller has in ``users``.
+
+    One name that stood for another inode with each caller would do as well, but the kernel looks a
+    name up for one caller after the other, and for all who wait once more when one has succeeded.
+    """
+
+    def __init__(self, users: str, path: str) -> None:
+        super().__init__(stat.S_IFLNK | 0o777)
+        self._users = users
+        self._path = path
+
+    def target(self, uid: int) -> str:
+        """Where it leads the user ``uid``."""
+        return f"{self._users}/{uid}/{self._path}"
 
 
 class File(Node):

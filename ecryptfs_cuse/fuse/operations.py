@@ -7,10 +7,12 @@ waits. Behind a channel, read, write, poll and release of open files never get h
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from inspect import iscoroutinefunction
 from itertools import count
-from stat import S_IMODE
-from typing import NoReturn, TypeVar
+from stat import S_IFDIR, S_IMODE
+from typing import NoReturn, ParamSpec, TypeVar
 
 import pyfuse3
 import trio
@@ -31,14 +33,42 @@ from pyfuse3 import (
 )
 
 from ecryptfs_cuse.fuse.caller import caller_of
-from ecryptfs_cuse.fuse.node import Directory, File, Handle, Node
+from ecryptfs_cuse.fuse.inodes import Inode, Inodes
+from ecryptfs_cuse.fuse.node import Directory, File, Handle, Link
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-_ATTRIBUTES_VALID = 1.0
+_VALID = 1.0
+"""Seconds that the kernel may rely on attributes, and on what has a name."""
+
 _BLOCK_SIZE = 4096
+
+
+def _answering(operations: type[T]) -> type[T]:
+    """Have each handler refuse by FUSEError alone: any other exception ends the session."""
+    for name, handler in list(vars(operations).items()):
+        if name in vars(pyfuse3.Operations) and iscoroutinefunction(handler):
+            setattr(operations, name, _answer(handler))
+    return operations
+
+
+def _answer(handler: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    @wraps(handler)
+    async def answer(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return await handler(*arguments, **named)
+        except FUSEError:
+            raise
+        except OSError as error:
+            raise FUSEError(error.errno or errno.EIO) from None
+        except Exception:
+            logger.exception("%s failed", handler.__name__)
+            raise FUSEError(errno.EIO) from None
+
+    return answer
 
 
 class _OpenFile:
@@ -57,10 +87,12 @@ class _OpenFile:
             poller.notify()
 
 
+@_answering
 class TreeOperations(pyfuse3.Operations):
     """Serves ``root``. ``add`` is the channel's, where a channel serves the open files."""
 
     enable_writeback_cache = False
+    supports_dot_lookup = False  # which stands for file handles: see greeting.py
 
     def __init__(self, root: Directory, add: Callable[[Handle], int] | None = None) -> None:
         super().__init__()
@@ -69,17 +101,7 @@ class TreeOperations(pyfuse3.Operations):
         self._numbers = count(1)
         self._files: dict[int, _OpenFile] = {}
         self._reads = 0  # under way, whether they wait or not
-        self._nodes: dict[int, Node] = {}
-        self._inodes: dict[Node, int] = {}
-        for inode, node in enumerate(_walk(root), pyfuse3.ROOT_INODE):
-            self._nodes[inode] = node
-            self._inodes[node] = inode
-        self._parents = {
-            child: directory
-            for directory in self._inodes
-            if isinstance(directory, Directory)
-            for child in directory.children.values()
-        }
+        self._inodes = Inodes(root)
 
     async def settle(self) -> None:
         """Let the reads that were woken answer, before their tasks are cancelled."""
@@ -101,19 +123,19 @@ class TreeOperations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         """The child ``name`` of a directory."""
-        directory = self._directory(parent_inode)
-        if name == b".":
-            return self._entry(directory)
-        if name == b"..":
-            return self._entry(self._parents.get(directory, directory))
-        child = directory.children.get(os.fsdecode(name))
-        if child is None:
-            raise FUSEError(errno.ENOENT)
-        return self._entry(child)
+        parent = self._inodes.find(parent_inode)
+        return self._entry(self._inodes.child(parent, os.fsdecode(name)))
 
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """The attributes of a node."""
-        return self._entry(self._nodes[inode])
+        return self._entry(self._inodes.find(inode))
+
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        """Where a link leads the caller."""
+        link = self._inodes.find(inode).node
+        if not isinstance(link, Link):
+            raise FUSEError(errno.EINVAL)
+        return FileNameT(os.fsencode(link.target(ctx.uid)))
 
     async def setattr(
         self,
@@ -124,12 +146,14 @@ class TreeOperations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         """Change mode, owner, group and times: they last until the unmount."""
-        node = self._nodes[inode]
+        found = node, _ = self._inodes.find(inode)
+        if isinstance(node, Directory) and self._inodes.is_personal(node):
+            raise FUSEError(errno.EPERM)  # it is as it has to be
         attributes = node.attributes
         if fields.update_size:
             if not isinstance(node, File):
                 raise FUSEError(errno.EISDIR)
-            _call(node.truncate)
+            node.truncate()
         if fields.update_mode:
             kind = attributes.mode - S_IMODE(attributes.mode)
             attributes.mode = kind | S_IMODE(attr.st_mode)
@@ -142,24 +166,23 @@ class TreeOperations(pyfuse3.Operations):
         if fields.update_mtime:
             attributes.mtime_ns = attr.st_mtime_ns
         attributes.ctime_ns = attr.st_ctime_ns
-        return self._entry(node)
+        return self._entry(found)
 
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        """A directory's file handle is its inode number."""
-        self._directory(inode)
-        return inode
+        """A directory's file handle is its inode number: nothing is kept for it."""
+        self._inodes.find(inode)
+        return FileHandleT(inode)
 
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """List a directory; an entry's id is its place in the list."""
-        directory = self._directory(fh)
-        entries: list[tuple[str, Node]] = [
-            (".", directory),
-            ("..", self._parents.get(directory, directory)),
-            *directory.children.items(),
-        ]
-        for place, (name, node) in enumerate(entries[start_id:], start_id + 1):
+        directory = self._inodes.find(fh)
+        entries = [(".", directory), ("..", self._inodes.parent(directory))]
+        if isinstance(directory.node, Directory):
+            names = directory.node.children
+            entries += [(name, self._inodes.child(directory, name)) for name in names]
+        for place, (name, inode) in enumerate(entries[start_id:], start_id + 1):
             encoded = os.fsencode(name)
-            if not pyfuse3.readdir_reply(token, encoded, self._entry(node), place):
+            if not pyfuse3.readdir_reply(token, encoded, self._entry(inode), place):
                 return
 
     async def releasedir(self, fh: FileHandleT) -> None:
@@ -204,10 +227,10 @@ class TreeOperations(pyfuse3.Operations):
 
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """Open a file for its caller."""
-        node = self._nodes[inode]
+        node = self._inodes.find(inode).node
         if not isinstance(node, File):
             raise FUSEError(errno.EISDIR)
-        handle = _call(lambda: node.open(caller_of(ctx.pid, ctx.uid), flags))
+        handle = node.open(caller_of(ctx.pid, ctx.uid), flags)
         number = self._add(handle)
         return FileInfo(fh=number, direct_io=True, nonseekable=not handle.seekable)
 
@@ -216,17 +239,17 @@ class TreeOperations(pyfuse3.Operations):
         file = self._files[fh]
         self._reads += 1
         try:
-            data = _call(lambda: file.handle.read(size, off))
+            data = file.handle.read(size, off)
             while data is None:
                 await file.readers.park()
-                data = _call(lambda: file.handle.resume_read(size, off))
+                data = file.handle.resume_read(size, off)
             return data
         finally:
             self._reads -= 1
 
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         """Write to an open file."""
-        return _call(lambda: self._files[fh].handle.write(buf, off))
+        return self._files[fh].handle.write(buf, off)
 
     async def poll(
         self,
@@ -237,7 +260,7 @@ class TreeOperations(pyfuse3.Operations):
     ) -> int:
         """Which events an open file is ready for."""
         file = self._files[fh]
-        events, wait = _call(file.handle.poll)
+        events, wait = file.handle.poll()
         if wait:
             file.poller = poll_handle
         return events
@@ -253,23 +276,18 @@ class TreeOperations(pyfuse3.Operations):
     async def release(self, fh: FileHandleT) -> None:
         """The last reference to an open file is gone."""
         file = self._files.pop(fh)
-        _call(file.handle.release)
+        file.handle.release()
 
     def _add_here(self, handle: Handle) -> int:
         number = next(self._numbers)
         self._files[number] = _OpenFile(handle)
         return number
 
-    def _directory(self, inode: InodeT) -> Directory:
-        node = self._nodes[inode]
-        if not isinstance(node, Directory):
-            raise FUSEError(errno.ENOTDIR)
-        return node
-
-    def _entry(self, node: Node) -> EntryAttributes:
+    def _entry(self, inode: Inode) -> EntryAttributes:
+        node, uid = inode
         attributes = node.attributes
         entry = EntryAttributes()
-        entry.st_ino = self._inodes[node]
+        entry.st_ino = InodeT(self._inodes.number(inode))
         entry.st_mode = attributes.mode
         entry.st_nlink = 1
         entry.st_uid = attributes.uid
@@ -278,25 +296,11 @@ class TreeOperations(pyfuse3.Operations):
         entry.st_atime_ns = attributes.atime_ns
         entry.st_mtime_ns = attributes.mtime_ns
         entry.st_ctime_ns = attributes.ctime_ns
-        entry.attr_timeout = entry.entry_timeout = _ATTRIBUTES_VALID
+        entry.attr_timeout = entry.entry_timeout = _VALID
+        if isinstance(node, Directory) and self._inodes.is_personal(node):
+            entry.st_mode = S_IFDIR | 0o700
+            entry.st_uid = uid
+        elif isinstance(node, File):
+            # Its inodes share their attributes: the kernel must ask for each user's.
+            entry.entry_timeout = 0
         return entry
-
-
-def _walk(directory: Directory) -> Iterator[Node]:
-    yield directory
-    for child in directory.children.values():
-        if isinstance(child, Directory):
-            yield from _walk(child)
-        else:
-            yield child
-
-
-def _call(call: Callable[[], T]) -> T:
-    """Call into a node: an OSError becomes pyfuse3's error, anything unforeseen EIO."""
-    try:
-        return call()
-    except OSError as error:
-        raise FUSEError(error.errno or errno.EIO) from None
-    except Exception:
-        logger.exception("a node failed")
-        raise FUSEError(errno.EIO) from None

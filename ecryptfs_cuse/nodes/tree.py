@@ -5,12 +5,14 @@
     sys/module/ecryptfs/parameters/*        the limits; Linux itself does not show them
     control/request                         raise a request as the calling user
     control/status                          daemons, contexts, counters
+    users/UID/                              where dev and control lead the user UID
 
-Each file's behaviour is in a module of its own.
+Each file's behaviour is in a module of its own. What users write to, each has for themselves: see
+fuse/node.py, Users.
 """
 
 from ecryptfs_cuse.core.messaging import Messaging
-from ecryptfs_cuse.fuse.node import Directory, Node
+from ecryptfs_cuse.fuse.node import Directory, Link, Node, Users
 from ecryptfs_cuse.nodes.device import DeviceFile, IdentityRule
 from ecryptfs_cuse.nodes.exchange import Exchange
 from ecryptfs_cuse.nodes.parameters import Parameters
@@ -31,21 +33,27 @@ def device_tree(
 ) -> Directory:
     """Everything that is mounted, around ``device``."""
     values: dict[str, Node] = {name: _line(value) for name, value in parameters.shown().items()}
-    return Directory(
+    home = Directory(
         {
             "dev": Directory({"ecryptfs": device}),
-            "sys": Directory(
-                {
-                    "fs": Directory({"ecryptfs": Directory({"version": _line(VERSION_MASK)})}),
-                    "module": Directory({"ecryptfs": Directory({"parameters": Directory(values)})}),
-                }
-            ),
             "control": Directory(
                 {
                     "request": RequestFile(exchange, rule),
                     "status": TextFile(lambda: status_text(messaging)),
                 }
             ),
+        }
+    )
+    return Directory(
+        {
+            **{name: Link("users", name) for name in home.children},
+            "sys": Directory(
+                {
+                    "fs": Directory({"ecryptfs": Directory({"version": _line(VERSION_MASK)})}),
+                    "module": Directory({"ecryptfs": Directory({"parameters": Directory(values)})}),
+                }
+            ),
+            "users": Users(home),
         }
     )
 

@@ -18,7 +18,7 @@ def test_the_tree_is_this(device: MountedDevice, clients: ClientFactory) -> None
         for directory in ("", "dev", "sys/fs/ecryptfs", PARAMETERS, "control")
     }
     assert found == {
-        "": ["control", "dev", "sys"],
+        "": ["control", "dev", "sys", "users"],
         "dev": ["ecryptfs"],
         "sys/fs/ecryptfs": ["version"],
         PARAMETERS: [
@@ -30,11 +30,14 @@ def test_the_tree_is_this(device: MountedDevice, clients: ClientFactory) -> None
     }
 
 
-def test_the_modes_are_the_kernels(mount: MountFactory, clients: ClientFactory) -> None:
+def test_the_files_modes_are_the_kernels_and_directories_are_passed_through(
+    mount: MountFactory, clients: ClientFactory
+) -> None:
     device, client = mount("--mode", "0600"), clients()
     modes = {
-        "": stat.S_IFDIR | 0o755,
-        "dev": stat.S_IFDIR | 0o755,
+        "": stat.S_IFDIR | 0o711,
+        "sys": stat.S_IFDIR | 0o711,
+        "dev": stat.S_IFDIR | 0o700,
         "dev/ecryptfs": stat.S_IFREG | 0o600,
         "sys/fs/ecryptfs/version": stat.S_IFREG | 0o444,
         f"{PARAMETERS}/ecryptfs_message_buf_len": stat.S_IFREG | 0o444,
@@ -98,7 +101,9 @@ def test_nothing_can_be_created_removed_or_renamed(
         ("os.link", old, new),
         ("os.rename", old, new),
         ("os.unlink", old),
-        ("os.rmdir", str(device.mountpoint / "dev")),
+        ("os.unlink", str(device.mountpoint / "dev")),
+        ("os.rmdir", str(device.mountpoint / "sys")),
+        ("os.mkdir", str(device.mountpoint / "users" / "new")),
     ):
         with refused(errno.EPERM):
             client.call(*call)
