@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import stat
 from dataclasses import dataclass
 
 from ecryptfs_cuse.fuse.mount import make_free, one_at_a_time, system_call, unmount
@@ -39,13 +38,17 @@ def resolve_target(target: str) -> str:
     Raises MountError.
     """
     try:
-        return _resolved(target)
+        path = _resolved(target)
     except FileNotFoundError as error:
         directory, name = os.path.split(target)
         if name in ("", ".", "..") or os.path.islink(target):
             raise MountError(f"cannot create {target}: {error.strerror}") from error
     except OSError as error:
         raise MountError(f"cannot open {target}: {error.strerror or 'no answer'}") from error
+    else:
+        if _is_directory(path):
+            raise MountError(f"{path} is a directory: name a file, or a new name in a directory")
+        return path
     try:
         return os.path.join(_resolved(directory or "."), name)
     except OSError as error:
@@ -58,6 +61,14 @@ def _resolved(path: str) -> str:
         return path_of(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def bind(source: str, target: str) -> Bound:
@@ -116,8 +127,6 @@ def _bind(source: str, target: str) -> Entry:
             held.callback(os.close, descriptor)
             paths.append(f"/proc/self/fd/{descriptor}".encode())
         _refuse_device(descriptor, target)
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise MountError(f"{target} is a directory: name a file, or a new name in a directory")
         system_call("mount", *paths, None, _MS_BIND, None)
     return next(entry for entry in stack(target) if entry.is_ours)
 

@@ -50,22 +50,21 @@ _HINTS = {
 
 
 @contextlib.contextmanager
-def reach(path: str | os.PathLike[str]) -> Iterator[int]:
+def reach(path: str | os.PathLike[str], flags: int = 0) -> Iterator[int]:
     """An O_PATH descriptor of what is at ``path``, for as long as the block runs.
 
     Does not wait for ever for a server on the way, and asks none that is mounted there: that one
-    may be stopped, or dead. Nobody but us can be kept from unmounting: hold it briefly. Raises
-    MountError.
+    may be stopped, or dead. While it is held, nobody can unmount but lazily. Raises MountError.
     """
     given = os.fsdecode(path)
     if not given:
         raise MountError("the name of the mount point is empty: name a directory")
     try:
-        descriptor = open_in_time(given, os.O_PATH | os.O_CLOEXEC)
+        descriptor = open_in_time(given, os.O_PATH | os.O_CLOEXEC | flags)
     except TimeoutError:
         raise MountError(f"cannot open {given}: a server on the way does not answer") from None
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if flags & os.O_DIRECTORY and error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise MountError(f"{given} is not a directory: create it first") from error
         raise MountError(f"cannot open {given}: {error.strerror}") from error
     try:
@@ -79,7 +78,7 @@ def resolve(path: str | os.PathLike[str]) -> str:
 
     Waits for no server longer than ``reach``. Raises MountError.
     """
-    with reach(path) as descriptor:
+    with reach(path, os.O_DIRECTORY) as descriptor:
         return path_of(descriptor)
 
 
@@ -124,31 +123,31 @@ def mount(mountpoint: str, options: Iterable[str]) -> tuple[int, Entry]:
         raise MountError("the device would hide the root directory: mount it elsewhere")
     joined = _joined(options)
     make_free(mountpoint)
-    with one_at_a_time(mountpoint):
+    with one_at_a_time(mountpoint) as beneath:
         make_free(mountpoint)
-        if not os.path.isdir(mountpoint):
-            raise MountError(f"{mountpoint} is not a directory: create it first")
         before = entries()
         try:
             device = _have_mounted(mountpoint, joined)
         except BaseException:
-            # It may have got so far: it can have been killed, too.
-            for entry in _new(mountpoint, before):
-                unmount(entry)
+            # fusermount3 may have got so far all the same: it may have been killed.
+            for entry in _new_at(mountpoint, before):
+                if is_stale(mountpoint):
+                    unmount(entry)
             raise
-        try:
-            return device, _new(mountpoint, before)[0]
-        except BaseException as error:
-            os.close(device)
-            if isinstance(error, IndexError):
-                raise MountError(f"{mountpoint} was unmounted at once") from None
-            raise
+        # Where the directory is by now.
+        for entry in _new_at(path_of(beneath), before):
+            return device, entry
+        os.close(device)
+        raise MountError(f"{mountpoint} was unmounted at once")
 
 
-def _new(mountpoint: str, before: dict[int, Entry]) -> list[Entry]:
-    """Our mounts that are not among those ``before``; at ``mountpoint``, if it is still there."""
-    new = [entry for entry in entries().values() if entry.is_ours and entry.id not in before]
-    return [entry for entry in new if entry.path == mountpoint] or new
+def _new_at(path: str, before: dict[int, Entry]) -> list[Entry]:
+    """The devices at ``path`` that were not there ``before``."""
+    return [
+        entry
+        for entry in entries().values()
+        if entry.is_ours and entry.path == path and entry.id not in before
+    ]
 
 
 def _joined(options: Iterable[str]) -> str:
@@ -170,10 +169,13 @@ def make_free(path: str) -> None:
 
     Raises MountError where one is served.
     """
-    while devices := [entry for entry in _stack(path) if entry.is_ours]:
-        top = _stack(path)[0]
-        if top not in devices:
-            raise MountError(_covered(devices[0], top))
+    while True:
+        mounted = _stack(path)
+        devices = [entry for entry in mounted if entry.is_ours]
+        if not devices:
+            return
+        if devices[0] != mounted[0]:
+            raise MountError(_covered(devices[0], mounted[0]))
         try:
             if not is_stale(path):
                 raise MountError(f"{path} serves a device already: unmount it first")
@@ -181,7 +183,7 @@ def make_free(path: str) -> None:
             raise MountError(
                 f"{path} serves a device already, and its server does not answer: unmount it first"
             ) from None
-        unmount(top)
+        unmount(devices[0])
         logger.warning("cleared the stale mount at %s: its server had died", path)
 
 
@@ -193,22 +195,21 @@ def _stack(path: str) -> list[Entry]:
 
 
 @contextlib.contextmanager
-def one_at_a_time(directory: str) -> Iterator[None]:
-    """Hold off others who would use ``directory`` for a mount, for as long as the block runs.
+def one_at_a_time(directory: str) -> Iterator[int]:
+    """Hold off others who would mount something of ours at, or in, ``directory`` during the block.
 
-    The lock is flock(2)'s, on the directory beneath: whoever may read the directory can hold it, so
-    it is not waited for without end.
+    Yields an O_PATH descriptor of the directory. The lock is flock(2)'s: whoever may read the
+    directory can hold it, so it is not waited for without end. Where we may not read, or a device
+    is there already, there is none. Raises MountError.
     """
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):  # we may mount where we may not read
-            beneath = os.open(directory, os.O_PATH | os.O_CLOEXEC)
-            held.callback(os.close, beneath)
-            if not any(entry.is_ours for entry in stack(directory)):
+    with reach(directory, os.O_DIRECTORY) as found, contextlib.ExitStack() as held:
+        if not entry_of(found).is_ours:
+            with contextlib.suppress(OSError):
                 # By descriptor, and so beneath whatever is mounted there in this moment.
-                lock = os.open(f"/proc/self/fd/{beneath}", os.O_RDONLY | os.O_CLOEXEC)
+                lock = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
                 held.callback(os.close, lock)
                 _lock(lock)
-        yield
+        yield found
 
 
 def _lock(descriptor: int) -> None:

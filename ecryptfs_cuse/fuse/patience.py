@@ -4,6 +4,7 @@ Who waits for a FUSE server that has taken the request and does not answer canno
 another process looks in our place; when the time is over it is killed, or left behind.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -14,6 +15,10 @@ from collections.abc import Sequence
 PATIENCE = 5.0
 """Seconds that a server has for an answer."""
 
+_FAREWELL = 1.0
+"""Seconds until the process that looked is left behind: its end can wait for a server, too."""
+
+_PYTHON = (sys.executable, "-I", "-S", "-c")
 _LOOK = """
 import os, socket, sys
 answer = socket.socket(fileno=int(sys.argv[1]))
@@ -63,17 +68,7 @@ def _look(call: str, path: str, flags: int = 0, keep: Sequence[int] = ()) -> lis
     with ours:
         with theirs:
             looking = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    "-c",
-                    _LOOK,
-                    str(theirs.fileno()),
-                    call,
-                    path,
-                    f"{flags}",
-                ],
+                [*_PYTHON, _LOOK, str(theirs.fileno()), call, path, str(flags)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -84,9 +79,11 @@ def _look(call: str, path: str, flags: int = 0, keep: Sequence[int] = ()) -> lis
         try:
             said, found, _, _ = socket.recv_fds(ours, 16, 1, socket.MSG_CMSG_CLOEXEC)
         except BaseException:
-            looking.kill()  # which may have to wait for the server
+            looking.kill()
             raise
-    looking.wait()
+        finally:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                looking.wait(_FAREWELL)
     if not said:
         raise OSError(errno.ECANCELED, "the process that looked has died")
     if said != b"0":

@@ -79,10 +79,10 @@ async def _hosted(
             channel.close()
         operations.close()
         os.close(device)
+        watch.close()
         # After the connection is gone, so that nothing that unmounting does can wait for us.
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(mount.unmount, mounted)
-        watch.close()
 
 
 @contextlib.asynccontextmanager
