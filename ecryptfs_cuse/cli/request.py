@@ -7,9 +7,10 @@ from typing import BinaryIO
 
 import click
 
-from ecryptfs_cuse.cli.errors import Failed
+from ecryptfs_cuse.cli.errors import NO_ANSWER, Failed
 from ecryptfs_cuse.core.errors import DeviceError
 from ecryptfs_cuse.core.keystore import decrypted_key, encrypted_key
+from ecryptfs_cuse.fuse.patience import open_in_time
 from ecryptfs_cuse.wire.ciphers import CIPHER_CODES, cipher_code
 from ecryptfs_cuse.wire.errors import BuildError
 from ecryptfs_cuse.wire.packet import MESSAGE_DATA_MAX
@@ -136,7 +137,9 @@ def _octets(content: bytes) -> bytes:
 def _exchange(mountpoint: str, packet: bytes) -> bytes:
     path = os.path.join(mountpoint, "control", "request")
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = open_in_time(path, os.O_RDWR | os.O_CLOEXEC)
+    except TimeoutError:
+        raise Failed(NO_ANSWER.format(mountpoint)) from None
     except OSError as error:
         if error.errno in _NO_DEVICE:
             raise Failed(f"no device is mounted at {mountpoint}") from None

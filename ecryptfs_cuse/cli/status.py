@@ -8,7 +8,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ecryptfs_cuse.cli.errors import Failed
+from ecryptfs_cuse.cli.errors import NO_ANSWER, Failed
+from ecryptfs_cuse.fuse.patience import read_in_time
 
 
 @click.command()
@@ -24,8 +25,9 @@ def status(mountpoint: str, as_json: bool) -> None:
     """Show the registered daemons, the requests under way and what happened so far."""
     path = os.path.join(mountpoint, "control", "status")
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = read_in_time(path).decode()
+    except TimeoutError:
+        raise Failed(NO_ANSWER.format(mountpoint)) from None
     except OSError as error:
         raise Failed(f"no device is mounted at {mountpoint}: {error.strerror}") from None
     if as_json:
