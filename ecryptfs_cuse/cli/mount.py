@@ -82,6 +82,12 @@ def _octal(digits: str) -> int:
     help="How many requests can wait at a time.",
 )
 @click.option(
+    "--contexts-per-user",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many of them may be one user's, by the uid outside.  [default: no limit]",
+)
+@click.option(
     "--message-wait-timeout",
     type=float,
     default=_DEFAULTS.message_wait_timeout,
@@ -108,6 +114,7 @@ def mount(
     identity: str,
     bind: str | None,
     message_buf_len: int,
+    contexts_per_user: int | None,
     message_wait_timeout: float,
     number_of_users: int,
     background: bool,
@@ -150,6 +157,7 @@ def mount(
                 uid=uid,
                 gid=gid,
                 identity=IdentityRule(identity),
+                contexts_per_user=contexts_per_user,
             ) as device:
                 created = target is not None and await trio.to_thread.run_sync(
                     mounts.bind, device.path, target

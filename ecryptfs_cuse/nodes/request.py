@@ -86,5 +86,5 @@ class RequestHandle(Handle):
     def release(self) -> None:
         """The requester has gone away."""
         if self._request is not None:
-            self._request.abandon()
-        self._answer = b""
+            self._exchange.abandon(self._request)
+        self._request, self._answer = None, b""

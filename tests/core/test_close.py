@@ -140,7 +140,7 @@ def test_after_the_close_there_is_no_connection(device: Device) -> None:
 def test_an_abandoned_message_that_is_queued_is_dropped_like_any_other(device: Device) -> None:
     daemon = device.open()
     request = device.send()
-    request.abandon()
+    device.messaging.abandon(request)
     device.close(daemon)
     assert device.messaging.free_contexts == 32
     device.messaging.time_out(request)

@@ -152,7 +152,7 @@ async def test_a_request_whose_message_a_close_dropped_still_ends_in_its_time() 
 async def test_an_abandoned_request_gives_its_context_back_in_its_time() -> None:
     requester = Requester(Kernel())
     async with running(requester.kernel.exchange):
-        requester.send("abandoned").abandon()
+        requester.kernel.exchange.abandon(requester.send("abandoned"))
         await trio.sleep(2.9)
         assert requester.kernel.messaging.free_contexts == 31
         await trio.sleep(0.2)
