@@ -45,13 +45,18 @@ def _show(content: dict[str, Any]) -> None:
             ", ".join(daemon["flags"]),
         )
     console.print(daemons if content["daemons"] else "no daemons")
+    unlisted = content["registered"] - len(content["daemons"])
+    if unlisted:
+        console.print(f"and {unlisted} daemons more")
     contexts = content["contexts"]
     waiting = Table("index", "counter", "user", title="requests under way")
     for context in contexts["in_use"]:
         waiting.add_row(str(context["index"]), str(context["counter"]), str(context["euid"]))
     if contexts["in_use"]:
         console.print(waiting)
-    console.print(f"message contexts: {contexts['free']} of {contexts['total']} free")
+    limit = contexts["per_user"]
+    each = "" if limit is None else f", {limit} at most for each user"
+    console.print(f"message contexts: {contexts['free']} of {contexts['total']} free{each}")
     totals = ", ".join(
         f"{value} {name.replace('_', ' ')}" for name, value in content["totals"].items()
     )

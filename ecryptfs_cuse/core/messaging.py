@@ -227,9 +227,15 @@ class Totals:
 
 
 class Messaging:
-    """The registry of daemons and the table of message contexts."""
+    """The registry of daemons and the table of message contexts.
+
+    message_buf_len: how many contexts there are; contexts_per_user: how many of them one effective
+    uid may use, None for all. Raises ValueError for a limit below 1.
+    """
 
     def __init__(self, message_buf_len: int, contexts_per_user: int | None = None) -> None:
+        if contexts_per_user is not None and contexts_per_user < 1:
+            raise ValueError(f"contexts_per_user is 1 or more, not {contexts_per_user}")
         self.totals = Totals()
         self.counter = 0
         self.contexts = [MessageContext(index) for index in range(message_buf_len)]
@@ -245,6 +251,11 @@ class Messaging:
     def daemons(self) -> Iterator[Daemon]:
         """The registered daemons, in the order in which they came."""
         return iter(self._daemons.values())
+
+    @property
+    def registered(self) -> int:
+        """How many daemons there are."""
+        return len(self._daemons)
 
     @property
     def free_contexts(self) -> int:

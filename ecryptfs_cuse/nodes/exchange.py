@@ -9,7 +9,6 @@ import trio
 
 from ecryptfs_cuse.core.messaging import Identity, Messaging, Request
 
-
 _FEW = 64
 """So many finished requests do no harm."""
 
@@ -52,6 +51,11 @@ class Exchange:
             if deadline < self._alarm:
                 self._earlier.set()
         return request
+
+    @property
+    def requests_max(self) -> int:
+        """How many requests can wait at a time."""
+        return len(self._messaging.contexts)
 
     def abandon(self, request: Request) -> None:
         """Nobody waits for the request any more; it ends as if somebody did."""

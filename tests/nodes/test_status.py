@@ -39,10 +39,13 @@ def busy_kernel(data: bytes) -> Kernel:
 def test_a_fresh_device_has_nothing_but_free_contexts() -> None:
     assert status(Kernel().messaging) == {
         "daemons": [],
-        "contexts": {"total": 32, "free": 32, "in_use": []},
+        "registered": 0,
+        "contexts": {"total": 32, "per_user": None, "free": 32, "in_use": []},
         "counter": 0,
         "totals": {
             "requests": 0,
+            "requests_without_daemon": 0,
+            "requests_without_context": 0,
             "responses": 0,
             "responses_refused": 0,
             "timeouts": 0,
@@ -69,6 +72,7 @@ def test_daemons_contexts_and_totals_are_shown() -> None:
     ]
     assert shown["contexts"] == {
         "total": 32,
+        "per_user": None,
         "free": 30,
         "in_use": [
             {"index": 0, "counter": 3, "euid": CALLER.uid},
@@ -78,6 +82,8 @@ def test_daemons_contexts_and_totals_are_shown() -> None:
     assert shown["counter"] == 4
     assert shown["totals"] == {
         "requests": 4,
+        "requests_without_daemon": 0,
+        "requests_without_context": 0,
         "responses": 1,
         "responses_refused": 0,
         "timeouts": 1,
