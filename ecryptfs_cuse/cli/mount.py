@@ -79,7 +79,7 @@ def _octal(digits: str) -> int:
     type=click.IntRange(0, MESSAGE_BUF_LEN_MAX),
     default=_DEFAULTS.message_buf_len,
     show_default=True,
-    help="How many requests can wait at a time.",
+    help="How many requests can wait at a time, all users together.",
 )
 @click.option(
     "--contexts-per-user",

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ecryptfs_cuse.cli.errors import Failed
+from ecryptfs_cuse.cli.output import on_standard_output
 
 
 @click.command()
@@ -26,12 +27,24 @@ def status(mountpoint: str, as_json: bool) -> None:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
+        content = _parse(text)
     except OSError as error:
         raise Failed(f"no device is mounted at {mountpoint}: {error.strerror}") from None
-    if as_json:
-        click.echo(text, nl=False)
-    else:
-        _show(json.loads(text))
+    except ValueError:
+        raise Failed(f"no device is mounted at {mountpoint}: {path} is not its status") from None
+    with on_standard_output():
+        if as_json:
+            click.echo(text, nl=False)
+        else:
+            _show(content)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Raises ValueError where it is not a device's status."""
+    content = json.loads(text)
+    if not isinstance(content, dict) or not {"daemons", "contexts", "totals"} <= content.keys():
+        raise ValueError("not a status")
+    return content
 
 
 def _show(content: dict[str, Any]) -> None:

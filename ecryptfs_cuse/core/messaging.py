@@ -326,7 +326,7 @@ class Messaging:
         if not self._free:
             why = "every message context is in use"
         elif self.contexts_per_user is not None and self._used_by[euid] >= self.contexts_per_user:
-            why = f"this user has {self.contexts_per_user} requests under way, as many as one may"
+            why = "this user has as many requests under way as one may"
         if why is not None:
             self.totals.requests_without_context += 1
             raise DeviceError(errno.ENOMEM, why)

@@ -4,9 +4,7 @@ Packets are made and taken apart with ``struct`` here, not with the wire layer: 
 sees is octets.
 """
 
-import gc
 import struct
-from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from ecryptfs_cuse.core.errors import DeviceError
-from ecryptfs_cuse.core.messaging import (
-    Daemon,
-    Identity,
-    MessageContext,
-    Messaging,
-    QueueEntry,
-    Request,
-)
+from ecryptfs_cuse.core.messaging import Daemon, Identity, Messaging, Request
 from ecryptfs_cuse.core.miscdev import Miscdev
 
 USER = Identity(1000, 4026531837)
@@ -67,22 +58,6 @@ def response(counter: int, index: int, data: bytes = b"answer") -> bytes:
     return struct.pack(">BI", 103, counter) + length + struct.pack("=II", index, len(data)) + data
 
 
-_CONTAINERS = (dict, list, tuple, set, deque, OrderedDict, Counter)
-_OWN = (Messaging, MessageContext, Daemon, QueueEntry, Request)
-
-
-def kept(messaging: Messaging) -> Counter[type]:
-    """How many of each thing messaging holds on to, wherever it does."""
-    found: dict[int, object] = {}
-    ahead: list[object] = [messaging]
-    while ahead:
-        thing = ahead.pop()
-        if id(thing) not in found and isinstance(thing, (*_CONTAINERS, *_OWN, bytes)):
-            found[id(thing)] = thing
-            ahead.extend(gc.get_referents(thing))
-    return Counter(type(thing) for thing in found.values())
-
-
 @contextmanager
 def refused(number: int) -> Iterator[None]:
     """The block raises DeviceError with this errno."""
@@ -94,8 +69,8 @@ def refused(number: int) -> Iterator[None]:
 class Device:
     """Messaging and Miscdev, and a record of whom they woke."""
 
-    def __init__(self, message_buf_len: int = 32) -> None:
-        self.messaging = Messaging(message_buf_len)
+    def __init__(self, message_buf_len: int = 32, contexts_per_user: int | None = None) -> None:
+        self.messaging = Messaging(message_buf_len, contexts_per_user)
         self.miscdev = Miscdev(self.messaging)
         self.woken: list[Identity] = []
         self.finished: list[int] = []

@@ -27,11 +27,11 @@ from tests.core.emulation import (
     USER,
     Device,
     Seen,
-    kept,
     refused,
     response,
     seen,
 )
+from tests.kept import kept
 
 TABLE = 3
 

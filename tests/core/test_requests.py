@@ -7,7 +7,8 @@ import pytest
 
 from ecryptfs_cuse.core.messaging import COUNTER_MODULUS, ContextState, Messaging
 from ecryptfs_cuse.wire.errors import BuildError
-from tests.core.emulation import OTHER_NAMESPACE, OTHER_USER, USER, Device, Seen, kept, refused
+from tests.core.emulation import OTHER_NAMESPACE, OTHER_USER, USER, Device, Seen, refused
+from tests.kept import kept
 
 
 def test_without_a_daemon_of_the_requesters_there_is_no_connection(device: Device) -> None:

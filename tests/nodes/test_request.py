@@ -267,6 +267,17 @@ async def test_closing_an_idle_or_an_answered_file_is_nothing_special() -> None:
     assert kernel.messaging.free_contexts == 32
 
 
+def test_a_user_may_have_a_file_for_each_context_and_1024_besides() -> None:
+    kernel = Kernel(message_buf_len=2)
+    file = RequestFile(kernel.exchange)
+    opened = [file.open(CALLER, os.O_RDWR) for _ in range(1026)]
+    with refused(errno.EMFILE):
+        file.open(CALLER, os.O_RDWR)
+    file.open(OTHER_CALLER, os.O_RDWR).release()
+    opened[0].release()
+    file.open(CALLER, os.O_RDWR)
+
+
 def test_offsets_mean_nothing() -> None:
     assert not RequestFile(Kernel().exchange).open(CALLER, os.O_RDWR).seekable
 
