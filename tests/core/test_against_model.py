@@ -73,9 +73,10 @@ class Opened:
 class AgainstModel(RuleBasedStateMachine):
     """Each rule does the same to both, and compares what comes out."""
 
-    @initialize()
-    def begin(self) -> None:
-        self.device = Device(TABLE)
+    @initialize(contexts_per_user=st.sampled_from((None, 2)))
+    def begin(self, contexts_per_user: int | None) -> None:
+        self.device = Device(TABLE, contexts_per_user)
+        self.most_of_a_user = TABLE if contexts_per_user is None else contexts_per_user
         self.daemons: dict[Identity, Opened] = {}
         self.requests: list[Asked] = []
         self.free = list(range(TABLE))
@@ -130,7 +131,11 @@ class AgainstModel(RuleBasedStateMachine):
 
     @rule(identity=identities, data=data)
     def send(self, identity: Identity, data: bytes) -> None:
-        if identity not in self.daemons or not self.free:
+        of_user = [
+            asked for asked in self.requests if asked.holds and asked.identity.euid == identity.euid
+        ]
+        is_full = not self.free or len(of_user) >= self.most_of_a_user
+        if identity not in self.daemons or is_full:
             missing = errno.ENOMEM if identity in self.daemons else errno.ENOTCONN
             with refused(missing):
                 self.device.send(data, identity)

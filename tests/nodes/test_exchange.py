@@ -220,9 +220,12 @@ async def test_abandoned_requests_do_not_pile_up_as_daemons_come_and_go() -> Non
     async with running(kernel.exchange):
         for _ in range(1000):
             daemon = kernel.miscdev.open(USER, lambda: None)
-            request = kernel.exchange.send(USER, b"question", lambda: None)
-            kernel.exchange.abandon(request)
+            before, after = (
+                kernel.exchange.send(USER, b"question", lambda: None) for _ in range(2)
+            )
+            kernel.exchange.abandon(before)
             kernel.miscdev.release(daemon)
+            kernel.exchange.abandon(after)
     assert kept(kernel.exchange)[Request] <= 64 + 2
     assert kernel.messaging.free_contexts == 32
 

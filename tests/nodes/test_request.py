@@ -7,8 +7,10 @@ import select
 import pytest
 import trio
 
+from ecryptfs_cuse.core.messaging import Request
 from ecryptfs_cuse.fuse.node import Handle
 from ecryptfs_cuse.nodes.request import RequestFile
+from tests.kept import kept
 from tests.nodes.clock import Kernel, running, with_clock
 from tests.nodes.handles import CALLER, OTHER_CALLER, Keyd, refused
 
@@ -253,6 +255,18 @@ async def test_a_request_that_was_abandoned_gives_its_context_back_in_its_time()
         await trio.sleep(3.5)
     assert kernel.messaging.free_contexts == 32
     assert file.wakes == 0
+
+
+@with_clock
+async def test_files_and_daemons_that_come_and_go_leave_nothing_however_long_the_time_out() -> None:
+    kernel = Kernel(message_wait_timeout=1e9)
+    for _ in range(200):
+        keyd, file = Keyd(kernel), Opened(kernel)
+        file.write(b"question")
+        kernel.miscdev.release(keyd.daemon)
+        file.handle.release()
+    assert kept(kernel.exchange)[Request] <= 66
+    assert kernel.messaging.free_contexts == 32
 
 
 @with_clock
