@@ -9,6 +9,7 @@ from tests.conformance.case import DECLARED
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "deviations.md"
 
 NOT_CASES = {
+    "files-per-user": "it takes a thousand user namespaces",
     "fork-while-reading": "it depends on the machine's kernel, and loses a message at random",
     "requester-gone": "a killed requester of the kernel's spins: nothing that a daemon sees",
     "reused-context": "the kernel's fault corrupts its memory",
