@@ -1,5 +1,6 @@
 """ecryptfs-cuse status."""
 
+import errno
 import json
 import os
 from typing import Any
@@ -29,6 +30,8 @@ def status(mountpoint: str, as_json: bool) -> None:
             text = file.read()
         content = _parse(text)
     except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise Failed(f"cannot read {path}: you have it open too often") from None
         raise Failed(f"no device is mounted at {mountpoint}: {error.strerror}") from None
     except ValueError:
         raise Failed(f"no device is mounted at {mountpoint}: {path} is not its status") from None

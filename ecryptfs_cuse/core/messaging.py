@@ -157,7 +157,7 @@ class MessageContext:
 class Daemon:
     """struct ecryptfs_daemon: one open device."""
 
-    __slots__ = ("_nobodys", "flags", "identity", "out_queue", "wake")
+    __slots__ = ("_orphan", "flags", "identity", "out_queue", "wake")
 
     def __init__(self, identity: Identity, wake: Callable[[], None]) -> None:
         self.identity = identity
@@ -165,7 +165,7 @@ class Daemon:
         self.flags: int = DaemonFlag.MISCDEV_OPEN
         # Ordered by arrival; entries go from anywhere in it.
         self.out_queue: OrderedDict[QueueEntry, None] = OrderedDict()
-        self._nobodys: QueueEntry | None = None  # a stale entry whose context is in use again
+        self._orphan: QueueEntry | None = None  # a stale entry whose context is in use again
 
     def enqueue(self, entry: QueueEntry) -> None:
         """Put what is to be read behind the rest."""
@@ -180,14 +180,14 @@ class Daemon:
         if entry.context is not None:
             entry.context.entry = None
         else:
-            self._nobodys = None
+            self._orphan = None
         return entry
 
     def disown(self, entry: QueueEntry) -> None:
         """A later request uses the context of this stale entry: keep it, but one such alone."""
-        if self._nobodys is not None:
-            del self.out_queue[self._nobodys]
-        self._nobodys = entry
+        if self._orphan is not None:
+            del self.out_queue[self._orphan]
+        self._orphan = entry
         entry.context = None
 
     def begin_read(self) -> bool:

@@ -1,6 +1,7 @@
 """Standard output that takes nothing: a sentence, and not success."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,14 @@ def test_what_nobody_can_read_is_a_failure(mounted: MountedDevice) -> None:
     shell = ("sh", "-c", _ANSWERING, mounted.path)
     done = run_command("request", "raw", *where, "42", prefix=shell)
     assert (done.returncode, done.stderr) == (1, full)
+
+
+def test_a_user_who_has_too_many_files_open_is_told_so(mounted: MountedDevice) -> None:
+    where = ("--mount", str(mounted.mountpoint))
+    status = mounted.mountpoint / "control" / "status"
+    with ExitStack() as stack:
+        for _ in range(32):
+            stack.enter_context(status.open())
+        done = run_command("status", *where)
+    said = f"Error: cannot read {status}: you have it open too often\n"
+    assert (done.returncode, done.stderr) == (1, said)

@@ -1,5 +1,6 @@
 """``ecryptfs-cuse request`` given what it cannot use: a sentence, the exit code, and no digit."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -145,6 +146,17 @@ def test_no_file_key_is_made_for_a_request_that_cannot_be(tmp_path: Path) -> Non
     result = run(tmp_path, "encrypt", "--sig", "short")
     assert refused(result, 2, "a signature is 16 ASCII characters")
     assert "file key" not in result.output
+
+
+def test_a_user_who_has_too_many_requests_open_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, flags: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    result = run(tmp_path, "raw", SECRET)
+    assert refused(result, 1, "you have too many requests open on this device")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"3", b"{}"])
