@@ -16,7 +16,7 @@ exec "$@" >/dev/full"""
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[MountedDevice]:
-    device = MountedDevice(tmp_path / "mount")
+    device = MountedDevice(tmp_path / "mount", "--message-wait-timeout", "60")
     try:
         yield device
         device.stop()

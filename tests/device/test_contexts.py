@@ -222,7 +222,11 @@ def test_without_any_time_to_wait_a_request_fails_at_once(
 def test_a_limit_for_each_user_leaves_contexts_to_the_others(
     mount: MountFactory, clients: ClientFactory
 ) -> None:
-    device = mount("--message-buf-len", "3", "--contexts-per-user", "2")
+    device = mount(
+        *("--message-buf-len", "3"),
+        *("--contexts-per-user", "2"),
+        *("--message-wait-timeout", "60"),
+    )
     user, inside, other = clients(1000), clients(1000, "unshare", "-U"), clients(1001)
     descriptors = [open_device(client, device) for client in (user, inside, other)]
     requests = [ask(user, device, b"first"), ask(inside, device, b"in a namespace of its own")]
@@ -255,8 +259,9 @@ def test_a_limit_that_is_none_is_wrong_usage(tmp_path: Path, limit: str) -> None
 
 
 def test_a_daemon_that_answers_without_reading_has_few_packets_to_read(
-    device: MountedDevice, clients: ClientFactory
+    mount: MountFactory, clients: ClientFactory
 ) -> None:
+    device = mount("--message-wait-timeout", "60")
     daemon, requester = clients(), clients()
     descriptor = open_device(daemon, device)
     for _ in range(40):
