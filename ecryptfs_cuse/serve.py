@@ -88,7 +88,7 @@ class Device:
         try:
             await finished.wait()
         except trio.Cancelled:
-            request.abandon()
+            self._exchange.abandon(request)
             raise
         return request.take()
 
@@ -112,12 +112,14 @@ async def serve(
     uid: int | None = None,
     gid: int | None = None,
     identity: IdentityRule = IdentityRule.USER_NAMESPACE,
+    contexts_per_user: int | None = None,
 ) -> AsyncIterator[Device]:
     """Mount the device at ``mountpoint``, an existing directory, and serve it during the block.
 
     options: of mount(8) and fuse(8), such as "allow_other".
     mode, uid, gid: of the device's file; by default 0600 and ours.
     identity: what tells users, each with one daemon, apart.
+    contexts_per_user: how many requests of one uid can wait at a time; as the kernel, no limit.
 
     At the end blocked readers return 0 octets, requests fail, and the mount is gone, files still
     open in it or not. Raises MountError where it cannot be mounted, ValueError for a uid or gid
@@ -126,7 +128,7 @@ async def serve(
     for number in (uid, gid):
         if number is not None and not 0 <= number <= ID_MAX:
             raise ValueError(f"a uid or gid is 0 to {ID_MAX}, not {number}")
-    messaging = Messaging(parameters.message_buf_len)
+    messaging = Messaging(parameters.message_buf_len, contexts_per_user)
     exchange = Exchange(messaging, parameters.message_wait_timeout)
     device_file = DeviceFile(Miscdev(messaging), mode, uid, gid, identity)
     tree = device_tree(device_file, messaging, exchange, parameters, identity)

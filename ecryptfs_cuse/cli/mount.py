@@ -88,7 +88,13 @@ def _octal(digits: str) -> int:
     type=click.IntRange(0, MESSAGE_BUF_LEN_MAX),
     default=_DEFAULTS.message_buf_len,
     show_default=True,
-    help="How many requests can wait at a time.",
+    help="How many requests can wait at a time, all users together.",
+)
+@click.option(
+    "--contexts-per-user",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many of them may be one user's, by the uid outside.  [default: no limit]",
 )
 @click.option(
     "--message-wait-timeout",
@@ -117,6 +123,7 @@ def mount(
     identity: str,
     bind: str | None,
     message_buf_len: int,
+    contexts_per_user: int | None,
     message_wait_timeout: float,
     number_of_users: int,
     background: bool,
@@ -165,6 +172,7 @@ def mount(
                 uid=uid,
                 gid=gid,
                 identity=IdentityRule(identity),
+                contexts_per_user=contexts_per_user,
             ) as device:
                 bound = None
                 if target is not None:

@@ -10,6 +10,7 @@ _DOCUMENT = Path(__file__).parents[2] / "docs" / "deviations.md"
 
 NOT_CASES = {
     "a-path-for-each-user": "no case asks for the path of what it has opened",
+    "files-per-user": "it takes a thousand user namespaces",
     "fork-while-reading": "it depends on the machine's kernel, and loses a message at random",
     "requester-gone": "a killed requester of the kernel's spins: nothing that a daemon sees",
     "reused-context": "the kernel's fault corrupts its memory",
