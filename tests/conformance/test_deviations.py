@@ -10,6 +10,7 @@ _DOCUMENT = Path(__file__).parents[2] / "docs" / "deviations.md"
 
 NOT_CASES = {
     "fork-while-reading": "it depends on the machine's kernel, and loses a message at random",
+    "filesystem-uid": "it is about what is around the server, not about a daemon's calls",
     "requester-gone": "a killed requester of the kernel's spins: nothing that a daemon sees",
     "reused-context": "the kernel's fault corrupts its memory",
     "parameters-shown": "the kernel shows nothing to compare with",
