@@ -19,7 +19,7 @@ from ecryptfs_cuse.cli.streams import LIMIT, shown
 
 logger = logging.getLogger(__name__)
 
-QUEUED_MAX = 1 << 18
+QUEUED_MAX = 1 << 16
 """Bytes that wait for the log's reader at most."""
 
 _PREFIX = "ecryptfs-cuse: "
@@ -121,7 +121,7 @@ class LogHandler(logging.Handler):
             line = self.format(record)
         except Exception as error:
             line = f"{_PREFIX}{record.msg!r}: {in_one_line(error)}"
-        self._writer.add(shown(f"{line}\n"))
+        self._writer.add(shown(line.rstrip("\n") + "\n"))
 
     def flush(self) -> None:
         """Wait for the log's reader, but not for long."""

@@ -34,7 +34,7 @@ class Program(click.Group):
         """Run and exit, as click's own does."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
-        streams.open_missing()
+        streams.prepare()
         # A parent that ignores it would keep us from seeing how our children end.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         failure: BaseException | None = None

@@ -12,28 +12,28 @@ from typing import TextIO
 LIMIT = 1.0
 """Seconds that a line waits for its reader."""
 
-_STREAMS: tuple[tuple[str, int, str], ...] = (
-    # So opened that their use fails with EBADF, as that of a closed descriptor does.
-    ("stdin", os.O_WRONLY, "r"),
-    ("stdout", os.O_RDONLY, "w"),
-    ("stderr", os.O_RDONLY, "w"),
-)
+# So opened that their use fails with EBADF, as that of a closed descriptor does.
+_MISSING = {"stdin": os.O_WRONLY, "stdout": os.O_RDONLY, "stderr": os.O_RDONLY}
 
 
-def open_missing() -> None:
-    """Put /dev/null in the place of the standard streams that were closed when we were started.
+def prepare() -> None:
+    """Have all standard streams, whatever we were started with.
 
-    Otherwise what we open next, such as a pipe or the device, would be taken for them. Call it
-    before anything is opened.
+    Where one was closed /dev/null takes its place. Otherwise what we open next, such as a pipe or
+    the device, would be taken for it. Call it before anything is opened.
     """
-    for descriptor, (name, flags, mode) in enumerate(_STREAMS):
+    for descriptor, (name, flags) in enumerate(_MISSING.items()):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, flags)  # takes the lowest free descriptor: this one
             os.set_inheritable(descriptor, True)
-        if getattr(sys, name) is None:
-            stream = open(descriptor, mode, closefd=False)  # noqa: SIM115  # for good
+        stream = getattr(sys, name)
+        # With PYTHONUNBUFFERED nothing is left over for write_error to see.
+        is_unbuffered = stream is sys.__stdout__ and getattr(stream, "write_through", False)
+        if stream is None or is_unbuffered:
+            mode = "r" if name == "stdin" else "w"
+            stream = open(descriptor, mode, errors="backslashreplace", closefd=False)  # noqa: SIM115  # for good
             setattr(sys, name, stream)
 
 
