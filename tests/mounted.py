@@ -15,6 +15,8 @@ from tests.client import PATIENCE
 
 COMMAND = (sys.executable, "-m", "ecryptfs_cuse.cli.main")
 
+MUST_TRUST = "ecryptfs-cuse: with --transport pyfuse3 its users must trust one another\n"
+
 
 def run_command(*arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run ``ecryptfs-cuse`` to its end."""
@@ -43,6 +45,8 @@ class MountedDevice:
         self.path = str(mountpoint / "dev" / "ecryptfs")
         self.request_path = str(mountpoint / "control" / "request")
         self.status_path = str(mountpoint / "control" / "status")
+        is_shared = {"--allow-other", "pyfuse3"} <= {*arguments}
+        self._warning = MUST_TRUST if is_shared else ""
         self.process = subprocess.Popen(
             # A test run that is killed takes its servers with it.
             [
@@ -95,7 +99,8 @@ class MountedDevice:
     def check_end(self, warnings: str = "") -> None:
         """Wait for its end: exit status 0, nothing mounted, nothing said that was not expected."""
         out, said = self.process.communicate(timeout=PATIENCE)
-        assert (self.process.returncode, out, said.decode()) == (0, b"", warnings)
+        expected = self._warning + warnings
+        assert (self.process.returncode, out, said.decode()) == (0, b"", expected)
         assert not self.is_mounted
 
     def clean_up(self) -> None:

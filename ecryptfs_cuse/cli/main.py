@@ -4,11 +4,12 @@ import click
 
 from ecryptfs_cuse import __version__
 from ecryptfs_cuse.cli.mount import mount, umount
+from ecryptfs_cuse.cli.program import Program
 from ecryptfs_cuse.cli.request import request
 from ecryptfs_cuse.cli.status import status
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ecryptfs-cuse")
 def main() -> None:
     """Linux's /dev/ecryptfs in user space: a device for key daemons, and requests for them.

@@ -1,6 +1,5 @@
 """ecryptfs-cuse mount and umount."""
 
-import ctypes
 import logging
 import os
 import signal
@@ -13,6 +12,9 @@ import trio
 
 from ecryptfs_cuse.cli.background import in_background
 from ecryptfs_cuse.cli.errors import MountFailed
+from ecryptfs_cuse.cli.log import log_to_standard_error
+from ecryptfs_cuse.cli.streams import say
+from ecryptfs_cuse.cli.surroundings import forbid_core_dumps, stop_signals
 from ecryptfs_cuse.fuse import bind as binds
 from ecryptfs_cuse.fuse import mount as mounts
 from ecryptfs_cuse.fuse.mountinfo import MountError
@@ -22,13 +24,8 @@ from ecryptfs_cuse.serve import DEVICE_MODE, ID_MAX, IdentityRule, Parameters, T
 
 logger = logging.getLogger(__name__)
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
 _PATIENCE = 5.0
 """Seconds that umount waits for the server's end."""
-
-_PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 _DEFAULTS = Parameters()
 
@@ -149,7 +146,6 @@ def mount(
         ecryptfs-cuse mount /tmp/ecryptfs --background
         ecryptfs-keyd --device /tmp/ecryptfs/dev/ecryptfs --key key.pem
     """
-    _log(verbose)
     try:
         parameters = Parameters(message_buf_len, message_wait_timeout, number_of_users)
     except ValueError as error:
@@ -157,12 +153,17 @@ def mount(
     chosen = mounts.split_options(options or "")
     if allow_other:
         chosen.append("allow_other")
+    is_shared = "allow_other" in chosen and Transport(transport) is Transport.PYFUSE3
     with _mount_failing():  # now, because a path can be relative
         where = mounts.resolve(mountpoint)
         target = binds.resolve_target(bind) if bind is not None else None
 
+    def say_ready(ready: Callable[[], None]) -> None:
+        say(f"ready: {os.path.join(mountpoint, 'dev', 'ecryptfs')}")
+        ready()
+
     async def run(ready: Callable[[], None]) -> None:
-        with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+        with stop_signals() as signals:
             async with serve(
                 where,
                 parameters,
@@ -178,11 +179,7 @@ def mount(
                 if target is not None:
                     bound = await trio.to_thread.run_sync(binds.bind, device.path, target)
                 try:
-                    # As octets: not every name can be said in the encoding of the locale.
-                    click.echo(
-                        b"ready: " + os.fsencode(os.path.join(mountpoint, "dev", "ecryptfs"))
-                    )
-                    ready()
+                    await trio.to_thread.run_sync(say_ready, ready)
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(_at_signal, signals, nursery)
                         await device.wait_unmounted()
@@ -193,7 +190,10 @@ def mount(
                             await trio.to_thread.run_sync(binds.unbind, bound)
 
     def serve_until_stopped(ready: Callable[[], None]) -> None:
-        _forbid_core_dumps()
+        log_to_standard_error(verbose)
+        forbid_core_dumps()
+        if is_shared:
+            logger.warning("with --transport pyfuse3 its users must trust one another")
         with _mount_failing():
             trio.run(run, ready)
 
@@ -207,18 +207,6 @@ async def _at_signal(signals: AsyncIterator[int], nursery: trio.Nursery) -> None
     async for number in signals:
         logger.info("stopping: %s", signal.Signals(number).name)
         nursery.cancel_scope.cancel()
-
-
-def _log(verbose: int) -> None:
-    logging.basicConfig(
-        level=max(logging.DEBUG, logging.WARNING - 10 * verbose),
-        format="ecryptfs-cuse: %(message)s",
-    )
-
-
-def _forbid_core_dumps() -> None:
-    """Messages with keys in them pass through this process: no crash may write them down."""
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from ecryptfs_cuse.cli.errors import NO_ANSWER, Failed
-from ecryptfs_cuse.cli.output import on_standard_output
 from ecryptfs_cuse.core.errors import DeviceError
 from ecryptfs_cuse.core.keystore import decrypted_key, encrypted_key
 from ecryptfs_cuse.fuse.patience import open_in_time
@@ -60,8 +59,6 @@ def _encrypted_key(path: str) -> bytes:
 def _content(path: str) -> bytes:
     """As much of a file as is needed to tell that it is too large."""
     name = "standard input" if path == "-" else click.format_filename(path)
-    if path == "-" and sys.stdin is None:
-        raise click.BadParameter("standard input is closed")
     try:
         if path == "-":
             # None where it is set not to block, and there is nothing.
@@ -69,7 +66,8 @@ def _content(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read(_FILE_MAX + 1)
     except OSError as error:
-        raise click.BadParameter(f"cannot read {name}: {error.strerror}") from None
+        why = "it is not open for reading" if error.errno == errno.EBADF else error.strerror
+        raise click.BadParameter(f"cannot read {name}: {why}") from None
 
 
 class _Discreet(click.Command):
@@ -143,7 +141,7 @@ def encrypt(
         encrypted = encrypted_key(answer)
     except DeviceError as error:
         raise Failed(f"the file key was not encrypted: {error.strerror}") from None
-    _print(encrypted)
+    click.echo(encrypted.hex())
 
 
 @request.command(cls=_Discreet)
@@ -167,7 +165,7 @@ def decrypt(mountpoint: str, sig: str, encrypted: bytes) -> None:
         key = decrypted_key(answer).key
     except DeviceError as error:
         raise Failed(f"the file key was not decrypted: {error.strerror}") from None
-    _print(key)
+    click.echo(key.hex())
 
 
 @request.command()
@@ -177,12 +175,7 @@ def raw(mountpoint: str, packet: tuple[bytes, ...]) -> None:
     """Send any bytes as a request's data, and print the answer's data as they are."""
     if not any(packet):
         raise click.UsageError("a request has one byte at least")
-    _print(_exchange(mountpoint, b"".join(packet)))
-
-
-def _print(answer: bytes) -> None:
-    with on_standard_output():
-        click.echo(answer.hex())
+    click.echo(_exchange(mountpoint, b"".join(packet)).hex())
 
 
 def _exchange(mountpoint: str, packet: bytes) -> bytes:

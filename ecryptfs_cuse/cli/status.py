@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ecryptfs_cuse.cli.errors import NO_ANSWER, Failed
-from ecryptfs_cuse.cli.output import on_standard_output
 from ecryptfs_cuse.fuse.patience import read_in_time
 
 
@@ -37,11 +36,10 @@ def status(mountpoint: str, as_json: bool) -> None:
         raise Failed(f"no device is mounted at {mountpoint}: {error.strerror}") from None
     except ValueError:
         raise Failed(f"no device is mounted at {mountpoint}: {path} is not its status") from None
-    with on_standard_output():
-        if as_json:
-            click.echo(text, nl=False)
-        else:
-            _show(content)
+    if as_json:
+        click.echo(text, nl=False)
+    else:
+        _show(content)
 
 
 def _parse(text: str) -> dict[str, Any]:

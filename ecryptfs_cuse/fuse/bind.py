@@ -94,9 +94,15 @@ def _made_placeholder(path: str) -> bool:
     directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _refuse_device(directory, path)
+        name = os.path.basename(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(os.path.basename(path), flags, 0o600, dir_fd=directory), "wb") as file:
-            file.write(_PLACEHOLDER)
+        placeholder = os.open(name, flags, 0o600, dir_fd=directory)
+        try:
+            with open(placeholder, "wb") as file:
+                file.write(_PLACEHOLDER)
+        except OSError:  # a full disk: what is not written whole would not be known as ours
+            os.unlink(name, dir_fd=directory)
+            raise
     except FileExistsError:
         return False
     finally:

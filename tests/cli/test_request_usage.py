@@ -4,12 +4,15 @@ import errno
 import os
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
-from ecryptfs_cuse.cli.request import request
-from ecryptfs_cuse.cli.status import status
+from ecryptfs_cuse.cli.main import main
 from tests.mounted import run_command
+
+# Without what a process does for its standard streams: they are the test's.
+COMMANDS = click.Group(commands=main.commands, context_settings=main.context_settings)
 
 SIGNATURE = "0123456789abcdef"
 SECRET = "c0ffee"
@@ -23,7 +26,7 @@ def run(tmp_path: Path, kind: str, *arguments: str, given: bytes | None = None) 
     """Run the command where no device is: what can be used gets as far as to miss it."""
     signature = [] if kind == "raw" else ["--sig", SIGNATURE]
     return CliRunner().invoke(
-        request, [kind, "--mount", str(tmp_path), *signature, *arguments], input=given
+        COMMANDS, ["request", kind, "--mount", str(tmp_path), *signature, *arguments], input=given
     )
 
 
@@ -99,16 +102,14 @@ def test_a_file_that_cannot_be_read_is_wrong_usage(
 
 
 def test_standard_input_that_is_closed_or_cannot_be_read_is_wrong_usage(tmp_path: Path) -> None:
-    for redirection, sentence in (
-        ("<&-", "standard input is closed"),
-        ("0>/dev/null", "cannot read standard input: Bad file descriptor"),
-    ):
+    for redirection in ("<&-", "0>/dev/null"):
         done = run_command(
             *("request", "decrypt", "--mount", str(tmp_path), "--sig", SIGNATURE),
             *("--encrypted", "-"),
             prefix=("sh", "-c", f'exec "$@" {redirection}', "sh"),
         )
-        said = f"Error: Invalid value for '--encrypted': {sentence}"
+        why = "cannot read standard input: it is not open for reading"
+        said = f"Error: Invalid value for '--encrypted': {why}"
         assert (done.returncode, done.stderr.splitlines()[-1]) == (2, said)
 
 
@@ -164,6 +165,6 @@ def test_a_status_that_is_not_a_devices_is_a_failure(tmp_path: Path, content: by
     (tmp_path / "control").mkdir()
     (tmp_path / "control" / "status").write_bytes(content)
     for arguments in ([], ["--json"]):
-        result = CliRunner().invoke(status, ["--mount", str(tmp_path), *arguments])
+        result = CliRunner().invoke(COMMANDS, ["status", "--mount", str(tmp_path), *arguments])
         assert refused(result, 1, f"{NO_DEVICE}{tmp_path}: ")
         assert result.stdout == ""

@@ -12,6 +12,7 @@ NOT_CASES = {
     "a-path-for-each-user": "no case asks for the path of what it has opened",
     "files-per-user": "it takes a thousand user namespaces",
     "fork-while-reading": "it depends on the machine's kernel, and loses a message at random",
+    "filesystem-uid": "it is about what is around the server, not about a daemon's calls",
     "requester-gone": "a killed requester of the kernel's spins: nothing that a daemon sees",
     "reused-context": "the kernel's fault corrupts its memory",
     "parameters-shown": "the kernel shows nothing to compare with",
