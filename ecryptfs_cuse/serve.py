@@ -9,9 +9,9 @@ A thread that serves must never itself wait for the file system that it serves: 
 device belongs into another thread or another process.
 """
 
-import contextlib
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import trio
@@ -22,6 +22,7 @@ from ecryptfs_cuse.core.miscdev import Miscdev
 from ecryptfs_cuse.fuse import mount
 from ecryptfs_cuse.fuse.caller import Caller, own_user_namespace
 from ecryptfs_cuse.fuse.mount import MountError
+from ecryptfs_cuse.fuse.service import Service, in_thread, protected
 from ecryptfs_cuse.fuse.session import Transport, hosted
 from ecryptfs_cuse.nodes.device import DeviceFile, IdentityRule, identity_of
 from ecryptfs_cuse.nodes.exchange import Exchange
@@ -65,6 +66,7 @@ class Device:
         self._rule = rule
         self._unmounted = unmounted
 
+    @trio.lowlevel.enable_ki_protection
     async def request(
         self, packet: bytes, *, uid: int | None = None, timeout: float | None = None
     ) -> bytes:
@@ -84,7 +86,7 @@ class Device:
         request = self._exchange.send(identity, packet, finished.set, timeout)
         try:
             await finished.wait()
-        except trio.Cancelled:
+        except BaseException:  # Cancelled, or KeyboardInterrupt
             request.abandon()
             raise
         return request.take()
@@ -98,8 +100,7 @@ class Device:
         await self._unmounted.wait()
 
 
-@contextlib.asynccontextmanager
-async def serve(
+def serve(
     mountpoint: str | os.PathLike[str],
     parameters: Parameters = Parameters(),  # noqa: B008  # frozen: sharing it does no harm
     *,
@@ -109,7 +110,7 @@ async def serve(
     uid: int | None = None,
     gid: int | None = None,
     identity: IdentityRule = IdentityRule.USER_NAMESPACE,
-) -> AsyncIterator[Device]:
+) -> AbstractAsyncContextManager[Device, bool]:
     """Mount the device at ``mountpoint``, an existing directory, and serve it during the block.
 
     options: of mount(8) and fuse(8), such as "allow_other".
@@ -117,44 +118,33 @@ async def serve(
     identity: what tells users, each with one daemon, apart.
 
     At the end blocked readers return 0 octets, requests fail, and the mount is gone, files still
-    open in it or not. Raises MountError where it cannot be mounted.
+    open in it or not: however the block ends, by Ctrl-C too. What the block raises comes out as it
+    is. Raises MountError where it cannot be mounted, RuntimeError where this process serves one
+    already; where serving fails, the block is cancelled and the failure comes out.
     """
     messaging = Messaging(parameters.message_buf_len)
     exchange = Exchange(messaging, parameters.message_wait_timeout)
     device_file = DeviceFile(Miscdev(messaging), mode, uid, gid, identity)
     tree = device_tree(device_file, messaging, exchange, parameters, identity)
-    where = mount.resolve(mountpoint)
-    raised: BaseException | None = None
-    try:
+
+    async def service(started: Callable[[Device], None]) -> None:
+        where = await in_thread(mount.resolve, mountpoint)
         async with (
             hosted(tree, where, options=options, transport=transport) as unmounted,
             trio.open_nursery() as nursery,
         ):
-            nursery.start_soon(exchange.run)
-            nursery.start_soon(_shut_down_when, unmounted, messaging)
+            nursery.start_soon(protected, exchange.run)
+            nursery.start_soon(protected, _shut_down_when, unmounted, messaging)
             device = Device(where, messaging, exchange, identity, unmounted)
             try:
-                await trio.to_thread.run_sync(_open_and_close, device.status_path)
-                yield device
-            except BaseException as error:
-                raised = error
-                raise
+                await in_thread(_open_and_close, device.status_path, abandon=True)
+                started(device)
+                await trio.sleep_forever()
             finally:
                 messaging.shut_down()
                 nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # What the block raised comes out as it is, not in the groups of our nurseries.
-        if raised is not None and set(_leaves(group)) <= set(_leaves(raised)):
-            raise raised from raised.__cause__
-        raise
 
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+    return Service(service)
 
 
 async def _shut_down_when(unmounted: trio.Event, messaging: Messaging) -> None:
@@ -169,4 +159,9 @@ def _open_and_close(path: str) -> None:
     holds Python's lock while that process closes its copy of the daemon's descriptor, so that we
     could not answer.
     """
-    os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise MountError(
+            f"{path} cannot be opened as soon as it is mounted: {error.strerror}"
+        ) from error

@@ -255,6 +255,7 @@ class Channel:
         else:
             self._forwarded += 1
 
+    @trio.lowlevel.enable_ki_protection
     async def _pass_replies_back(self) -> None:
         buffer = bytearray(abi.BUFFER_SIZE)
         view = memoryview(buffer)

@@ -1,10 +1,14 @@
 """Hosting a tree: mount it, serve it by one of two transports, take it away again.
 
 The library's session is global, so a process can host one tree at a time.
+
+At the end the mount is taken away first, while whoever looks at it still gets answers; then the
+loops end, then the connection.
 """
 
 import contextlib
 import os
+import threading
 from collections.abc import AsyncIterator, Iterable
 from enum import StrEnum
 
@@ -13,11 +17,29 @@ import trio
 
 from ecryptfs_cuse.fuse import mount
 from ecryptfs_cuse.fuse.channel import Channel
+from ecryptfs_cuse.fuse.connection import Abort, ours_alone
 from ecryptfs_cuse.fuse.mount import MountError, MountWatch
 from ecryptfs_cuse.fuse.node import Directory
 from ecryptfs_cuse.fuse.operations import TreeOperations
+from ecryptfs_cuse.fuse.service import in_thread, protected
 
-_hosting = False
+_PATIENCE = 5.0
+"""Seconds that the library's tasks get to end by themselves."""
+
+# The library starts its tasks itself. All its coroutines are of one function's code, and protection
+# goes by code.
+trio.lowlevel.enable_ki_protection(pyfuse3.main)
+
+_hosting = threading.Lock()
+
+
+def _host_nothing() -> None:
+    """In a child made by fork: what is hosted is its parent's."""
+    global _hosting
+    _hosting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_host_nothing)
 
 
 class Transport(StrEnum):
@@ -41,17 +63,17 @@ async def hosted(
     their nodes before the block ends: whatever is still pending gets no answer but the loss of
     the connection.
 
+    For a task that no KeyboardInterrupt reaches, see Service.
+
     Raises MountError where it cannot be mounted, RuntimeError where this process hosts already.
     """
-    global _hosting
-    if _hosting:
+    if not _hosting.acquire(blocking=False):
         raise RuntimeError("this process serves a mount already: one process, one mount")
-    _hosting = True
     try:
         async with _hosted(root, mountpoint, tuple(options), transport) as unmounted:
             yield unmounted
     finally:
-        _hosting = False
+        _hosting.release()
 
 
 @contextlib.asynccontextmanager
@@ -59,30 +81,37 @@ async def _hosted(
     root: Directory, mountpoint: str, options: tuple[str, ...], transport: Transport
 ) -> AsyncIterator[trio.Event]:
     # default_permissions is said to the kernel here, because the library does not mount.
-    device = await trio.to_thread.run_sync(
-        mount.mount, mountpoint, ("default_permissions", *options)
-    )
-    watch = MountWatch(mountpoint)
-    channel = Channel(device) if transport is Transport.CHANNEL else None
-    operations = TreeOperations(root, channel.add if channel else None)
+    device = await in_thread(mount.mount, mountpoint, ("default_permissions", *options))
+    watch: MountWatch | None = None
     try:
-        # The library takes over the descriptor that it is given, and closes it.
-        library = channel.library.detach() if channel else os.dup(device)
-        pyfuse3.init(operations, f"/dev/fd/{library}", set())
-        try:
+        with contextlib.ExitStack() as end:
+            end.callback(os.close, device)
+            watch = MountWatch(mountpoint)
+            abort = Abort(_device_number(mountpoint))
+            end.callback(abort.close)
+            channel = Channel(device) if transport is Transport.CHANNEL else None
+            operations = TreeOperations(root, channel.add if channel else None)
+            end.callback(operations.close)
+            if channel is not None:
+                end.callback(channel.close)
+            # The library takes over the descriptor that it is given, and closes it.
+            library = channel.library.detach() if channel else os.dup(device)
+            end.enter_context(ours_alone(device, library))
+            pyfuse3.init(operations, f"/dev/fd/{library}", set())
+            end.callback(pyfuse3.close, unmount=False)
+            end.callback(abort)
             async with _serving(operations, channel, watch) as unmounted:
-                yield unmounted
-        finally:
-            pyfuse3.close(unmount=False)
+                try:
+                    yield unmounted
+                finally:
+                    with contextlib.suppress(MountError):  # said below, if it still fails then
+                        await _unmount(watch, mountpoint)
     finally:
-        if channel is not None:
-            channel.close()
-        operations.close()
-        os.close(device)
-        # After the connection is gone, so that nothing that unmounting does can wait for us.
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(_unmount, watch, mountpoint)
-        watch.close()
+        # What could not be unmounted while it was served: now that the connection is gone, nothing
+        # that unmounting does can wait for us.
+        await _unmount(watch, mountpoint)
+        if watch is not None:
+            watch.close()
 
 
 @contextlib.asynccontextmanager
@@ -91,47 +120,81 @@ async def _serving(
 ) -> AsyncIterator[trio.Event]:
     """Serve during the block, and go on while it is being cancelled, until its last line."""
     unmounted = trio.Event()
+    library_ended = trio.Event()
+    serving = trio.CancelScope(shield=True)
+    serving_library = trio.CancelScope(shield=True)
 
-    async def serve() -> None:
-        with serving:
-            if channel is None:
-                await pyfuse3.main()
-            else:
-                await channel.run()
+    def note_unmounted() -> None:
         unmounted.set()
+        operations.ready.set()  # it will never be, and nobody shall wait for it
+
+    async def serve_channel(channel: Channel) -> None:
+        with serving:
+            await channel.run()
+            note_unmounted()
 
     async def serve_library() -> None:
-        with serving_library:
-            await pyfuse3.main()
+        try:
+            with serving_library:
+                await pyfuse3.main()
+        finally:
+            library_ended.set()
+        if channel is None:
+            note_unmounted()
+        elif not stopping:
+            raise RuntimeError("the library has stopped to serve")
 
     async def notice_unmount() -> None:
         while watch.is_mounted():
             await trio.lowlevel.wait_readable(watch)
-        unmounted.set()
+        note_unmounted()
 
-    serving = trio.CancelScope(shield=True)
-    serving_library = trio.CancelScope(shield=True)
+    stopping = False
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
+        nursery.start_soon(protected, serve_library)
         if channel is not None:
-            nursery.start_soon(serve_library)
-        nursery.start_soon(notice_unmount)
+            nursery.start_soon(protected, serve_channel, channel)
+        nursery.start_soon(protected, notice_unmount)
         try:
             await operations.ready.wait()
+            if unmounted.is_set():
+                raise MountError("somebody unmounted it before it was ready: try again")
             yield unmounted
         finally:
+            stopping = True
             with trio.CancelScope(shield=True):
                 await operations.settle()
+                # Cancelled, the library's tasks would not free their buffers.
+                pyfuse3.terminate()
+                with trio.move_on_after(_PATIENCE):
+                    await library_ended.wait()
             serving.cancel()
             serving_library.cancel()
             nursery.cancel_scope.cancel()
 
 
-def _unmount(watch: MountWatch, mountpoint: str) -> None:
-    if not watch.is_mounted():
+def _device_number(mountpoint: str) -> int:
+    """The st_dev of what is mounted, without asking it (proc(5), mountinfo); 0 if it is gone."""
+    mount_ids = mount.mount_ids(mountpoint)[-1:]
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            mount_id, _, device, *_ = line.split(" ")
+            if int(mount_id) in mount_ids:
+                major, minor = device.split(":")
+                return os.makedev(int(major), int(minor))
+    return 0
+
+
+async def _unmount(watch: MountWatch | None, mountpoint: str) -> None:
+    with trio.CancelScope(shield=True):
+        await in_thread(_unmount_now, watch, mountpoint)
+
+
+def _unmount_now(watch: MountWatch | None, mountpoint: str) -> None:
+    if watch is not None and not watch.is_mounted():
         return
     try:
         mount.unmount(mountpoint)
     except MountError:
-        if watch.is_mounted():  # or somebody was faster
+        if watch is None or watch.is_mounted():  # or somebody was faster
             raise
