@@ -137,7 +137,7 @@ def serve(
             nursery.start_soon(protected, _shut_down_when, unmounted, messaging)
             device = Device(where, messaging, exchange, identity, unmounted)
             try:
-                await in_thread(_open_and_close, device.status_path, abandon=True)
+                await _first_open(device)
                 started(device)
                 await trio.sleep_forever()
             finally:
@@ -152,16 +152,21 @@ async def _shut_down_when(unmounted: trio.Event, messaging: Messaging) -> None:
     messaging.shut_down()
 
 
-def _open_and_close(path: str) -> None:
+async def _first_open(device: Device) -> None:
     """Let the kernel learn, at the first close, that it need not tell us of closes (FUSE_FLUSH).
 
     Later may be too late: a program that embeds the device and a daemon, and starts a process,
     holds Python's lock while that process closes its copy of the daemon's descriptor, so that we
-    could not answer.
+    could not answer. For the same reason it is not left to its thread when we are cancelled.
     """
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        await in_thread(_open_and_close, device.status_path)
     except OSError as error:
+        await trio.lowlevel.checkpoint()  # has serving failed? Then that is what to say
         raise MountError(
-            f"{path} cannot be opened as soon as it is mounted: {error.strerror}"
+            f"{device.mountpoint} went away before it was ready: {error.strerror}"
         ) from error
+
+
+def _open_and_close(path: str) -> None:
+    os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))

@@ -16,27 +16,51 @@ _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1  # linux/mount.h
 _FSCONFIG_CMD_CREATE = 6
 
 
-class Abort:
-    """The switch that aborts the connection of a file system, whose ``device`` is its st_dev.
+class Connection:
+    """The connection of the file system whose st_dev is ``number``, while that is mounted.
 
-    Opened while that is mounted, it can never abort another one, though numbers are used again.
-    Without the right to abort it does nothing.
+    ``descriptors``: all that this process has of it. Their owners close them, after ``close``.
     """
 
-    def __init__(self, device: int) -> None:
-        self._descriptor = _open_switch(f"{os.minor(device)}/abort")
+    def __init__(self, number: int, *descriptors: int) -> None:
+        self._descriptors = descriptors
+        self._nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        # Open from now on: numbers are used again, but this never aborts another connection.
+        self._switch = _open_switch(f"{os.minor(number)}/abort")
+        _connections.add(self)
 
-    def __call__(self) -> None:
-        """Abort: whoever waits for an answer gets an error."""
-        if self._descriptor is not None:
+    def cut(self) -> None:
+        """End the connection: whoever waits for an answer gets an error."""
+        if self._switch is not None:
             with suppress(OSError):
-                os.write(self._descriptor, b"1")
+                os.write(self._switch, b"1")
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Put nothing in the descriptors' places, so that their numbers are not used again.
+
+        Whoever still reads there finds the end, and may write and close without harm.
+        """
+        for descriptor in self._descriptors:
+            os.dup2(self._nothing, descriptor, inheritable=False)
 
     def close(self) -> None:
-        """Let go of the switch."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Forget the descriptors."""
+        _connections.remove(self)
+        os.close(self._nothing)
+        if self._switch is not None:
+            os.close(self._switch)
+
+
+_connections: set[Connection] = set()
+
+
+def _let_go_in_child() -> None:
+    for connection in _connections:
+        connection.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def _open_switch(path: str) -> int | None:
@@ -68,32 +92,3 @@ def _checked(result: int) -> int:
     if result < 0:
         raise OSError(ctypes.get_errno(), "no control file system")
     return result
-
-
-_ours: set[int] = set()
-
-
-@contextmanager
-def ours_alone(*descriptors: int) -> Iterator[None]:
-    """During the block, a child made by Python's fork does not keep the descriptors."""
-    _ours.update(descriptors)
-    try:
-        yield
-    finally:
-        _ours.difference_update(descriptors)
-
-
-def _let_go() -> None:
-    """Put something else in the descriptors' places, so that their numbers are not used again.
-
-    Whoever in the child still believes that they are open may close them without harm.
-    """
-    if _ours:
-        nothing = os.eventfd(0, os.EFD_CLOEXEC)
-        for descriptor in _ours:
-            os.dup2(nothing, descriptor, inheritable=False)
-        os.close(nothing)
-        _ours.clear()
-
-
-os.register_at_fork(after_in_child=_let_go)

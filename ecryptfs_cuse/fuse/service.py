@@ -106,14 +106,9 @@ async def protected(function: Callable[P, Awaitable[None]], *args: P.args, **kw:
     await function(*args, **kw)
 
 
-async def in_thread(function: Callable[..., T], *args: object, abandon: bool = False) -> T:
-    """Call ``function`` in a thread that need not wait for the program's threads to be done.
-
-    ``abandon``: leave it to itself where this is cancelled.
-    """
-    return await trio.to_thread.run_sync(
-        function, *args, abandon_on_cancel=abandon, limiter=trio.CapacityLimiter(1)
-    )
+async def in_thread(function: Callable[..., T], *args: object) -> T:
+    """Call ``function`` in a thread that need not wait for the program's threads to be done."""
+    return await trio.to_thread.run_sync(function, *args, limiter=trio.CapacityLimiter(1))
 
 
 def _alone(error: BaseException) -> BaseException:

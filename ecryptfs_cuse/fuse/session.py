@@ -17,7 +17,7 @@ import trio
 
 from ecryptfs_cuse.fuse import mount
 from ecryptfs_cuse.fuse.channel import Channel
-from ecryptfs_cuse.fuse.connection import Abort, ours_alone
+from ecryptfs_cuse.fuse.connection import Connection
 from ecryptfs_cuse.fuse.mount import MountError, MountWatch
 from ecryptfs_cuse.fuse.node import Directory
 from ecryptfs_cuse.fuse.operations import TreeOperations
@@ -87,8 +87,6 @@ async def _hosted(
         with contextlib.ExitStack() as end:
             end.callback(os.close, device)
             watch = MountWatch(mountpoint)
-            abort = Abort(_device_number(mountpoint))
-            end.callback(abort.close)
             channel = Channel(device) if transport is Transport.CHANNEL else None
             operations = TreeOperations(root, channel.add if channel else None)
             end.callback(operations.close)
@@ -96,11 +94,12 @@ async def _hosted(
                 end.callback(channel.close)
             # The library takes over the descriptor that it is given, and closes it.
             library = channel.library.detach() if channel else os.dup(device)
-            end.enter_context(ours_alone(device, library))
+            descriptors = (device,) if channel else (device, library)
+            connection = Connection(_device_number(mountpoint), *descriptors)
+            end.callback(connection.close)
             pyfuse3.init(operations, f"/dev/fd/{library}", set())
             end.callback(pyfuse3.close, unmount=False)
-            end.callback(abort)
-            async with _serving(operations, channel, watch) as unmounted:
+            async with _serving(operations, channel, watch, connection) as unmounted:
                 try:
                     yield unmounted
                 finally:
@@ -116,7 +115,10 @@ async def _hosted(
 
 @contextlib.asynccontextmanager
 async def _serving(
-    operations: TreeOperations, channel: Channel | None, watch: MountWatch
+    operations: TreeOperations,
+    channel: Channel | None,
+    watch: MountWatch,
+    connection: Connection,
 ) -> AsyncIterator[trio.Event]:
     """Serve during the block, and go on while it is being cancelled, until its last line."""
     unmounted = trio.Event()
@@ -124,13 +126,19 @@ async def _serving(
     serving = trio.CancelScope(shield=True)
     serving_library = trio.CancelScope(shield=True)
 
+    # However one of the loops ends, the connection is cut: nobody shall wait for an answer that
+    # never comes.
+
     def note_unmounted() -> None:
         unmounted.set()
         operations.ready.set()  # it will never be, and nobody shall wait for it
 
     async def serve_channel(channel: Channel) -> None:
         with serving:
-            await channel.run()
+            try:
+                await channel.run()
+            finally:
+                connection.cut()
             note_unmounted()
 
     async def serve_library() -> None:
@@ -138,6 +146,7 @@ async def _serving(
             with serving_library:
                 await pyfuse3.main()
         finally:
+            connection.cut()
             library_ended.set()
         if channel is None:
             note_unmounted()
