@@ -130,7 +130,7 @@ class Channel:
                     self._forward(opcode, unique, size)
 
     def _requests(self) -> Iterator[int]:
-        """Read request after request into the buffer: the size of each; 0 after an unmount."""
+        """Read request after request into the buffer: the size of each; 0 at the end."""
         patience = _PATIENCE
         for _ in range(_BURST):
             try:
@@ -141,7 +141,7 @@ class Channel:
                 patience -= 1
                 os.sched_yield()
             except OSError as error:
-                if error.errno == errno.ENODEV:
+                if error.errno in (errno.ENODEV, errno.ECONNABORTED):
                     yield 0
                     return
                 if error.errno not in (errno.ENOENT, errno.EINTR):  # ENOENT: it was withdrawn

@@ -7,6 +7,8 @@ loops end, then the connection.
 """
 
 import contextlib
+import errno
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Iterable
@@ -29,6 +31,9 @@ _PATIENCE = 5.0
 # The library starts its tasks itself. All its coroutines are of one function's code, and protection
 # goes by code.
 trio.lowlevel.enable_ki_protection(pyfuse3.main)
+
+# That whoever asked has not waited for the answer is no error.
+logging.getLogger("pyfuse3").addFilter(lambda record: record.args != (os.strerror(errno.ENOENT),))
 
 _hosting = threading.Lock()
 
@@ -145,6 +150,9 @@ async def _serving(
         try:
             with serving_library:
                 await pyfuse3.main()
+        except* OSError as group:
+            if not all(_is_abort(error) for error in group.exceptions):
+                raise
         finally:
             connection.cut()
             library_ended.set()
@@ -180,6 +188,10 @@ async def _serving(
             serving.cancel()
             serving_library.cancel()
             nursery.cancel_scope.cancel()
+
+
+def _is_abort(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ECONNABORTED
 
 
 def _device_number(mountpoint: str) -> int:
