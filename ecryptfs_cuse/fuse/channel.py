@@ -292,8 +292,8 @@ class Channel:
             os.writev(self._device, buffers)
         except OSError as error:
             # ENOENT: the request or the polled file is gone; ENODEV: the mount is, and _serve
-            # will see it. Neither concerns the others.
-            if error.errno not in (errno.ENOENT, errno.ENODEV):
+            # will see it; EBADF: so is the connection. None concerns the others.
+            if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EBADF):
                 logger.error("the kernel refused a reply: %s", os.strerror(error.errno or 0))
 
 

@@ -24,7 +24,10 @@ class Connection:
 
     def __init__(self, number: int, *descriptors: int) -> None:
         self._descriptors = descriptors
-        self._nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        # A pipe that nobody writes to: reads find its end, event loops can wait for it, and writes
+        # are refused without a signal.
+        self._nothing, writing = os.pipe()
+        os.close(writing)
         # Open from now on: numbers are used again, but this never aborts another connection.
         self._switch = _open_switch(f"{os.minor(number)}/abort")
         _connections.add(self)
@@ -39,7 +42,7 @@ class Connection:
     def let_go(self) -> None:
         """Put nothing in the descriptors' places, so that their numbers are not used again.
 
-        Whoever still reads there finds the end, and may write and close without harm.
+        Whoever still reads there finds the end, and closing does no harm.
         """
         for descriptor in self._descriptors:
             os.dup2(self._nothing, descriptor, inheritable=False)

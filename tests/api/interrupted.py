@@ -2,8 +2,9 @@
 
     python -m tests.api.interrupted MOUNTPOINT TRANSPORT all|SEED
 
-Each time a fresh process serves the device and has a request answered. With "all" it gets SIGINT at
-each line of ours, once; with a seed, at random moments. Prints what did not end well.
+Each time a fresh process serves the device and has a request answered, and gets SIGINT: with "all"
+at each line of ours, once; with a seed at some of them and at random moments. Prints what did not
+end well.
 """
 
 import ctypes
@@ -34,7 +35,8 @@ from tests.client import PATIENCE
 from tests.device.traffic import PACKET_MAX, message_of, response_to
 from tests.mounted import is_mountpoint
 
-TIMES = 40
+LINES = 50
+MOMENTS = 20
 LONGEST = 0.1
 """Seconds in which an interrupt comes at random; a run takes about as long."""
 
@@ -180,16 +182,17 @@ def interrupt_after(seconds: float, mountpoint: Path, transport: str) -> None:
 def main(where: str, transport: str, when: str) -> bool:
     """Whether all ended well."""
     mountpoint = Path(where)
-    if when == "all":
-        points = all_points(mountpoint, transport)
-        assert len(points) > 200, "the points were not found"
-        runs = [
-            (f"{Path(file).name}:{line} ({event})", partial(interrupt_at, (file, line, event)))
-            for file, line, event in points
-        ]
-    else:
-        moments = [random.Random(when).uniform(0, LONGEST) for _ in range(TIMES)]
-        runs = [(f"after {moment}", partial(interrupt_after, moment)) for moment in moments]
+    points = all_points(mountpoint, transport)
+    assert len(points) > 200, "the points were not found"
+    moments: list[float] = []
+    if when != "all":
+        chance = random.Random(when)
+        points = chance.sample(points, LINES)
+        moments = [chance.uniform(0, LONGEST) for _ in range(MOMENTS)]
+    runs = [
+        (f"{Path(file).name}:{line} ({event})", partial(interrupt_at, (file, line, event)))
+        for file, line, event in points
+    ] + [(f"after {moment} s", partial(interrupt_after, moment)) for moment in moments]
     ended_well = [
         check(what, mountpoint, partial(run, mountpoint, transport)) for what, run in runs
     ]
