@@ -133,16 +133,19 @@ def test_nothing_is_added_to_what_the_block_raises_and_nothing_taken_away(
     cause, context = LookupError("its cause"), KeyError("its context")
     error.__cause__, error.__context__, error.__suppress_context__ = cause, context, False
 
+    async def serve_and_fail(scope: trio.CancelScope) -> None:
+        async with serve(mountpoint, transport=Transport(transport)):
+            if cancelled:
+                scope.cancel()
+            raise error
+
     async def main() -> None:
         with trio.CancelScope() as scope:
-            async with serve(mountpoint, transport=Transport(transport)):
-                if cancelled:
-                    scope.cancel()
-                raise error
+            with pytest.raises(type(error)) as caught:  # before the scope, which rebuilds groups
+                await serve_and_fail(scope)
+            assert caught.value is error
 
-    with pytest.raises(type(error)) as caught:
-        trio.run(main)
-    assert caught.value is error
+    trio.run(main)
     assert (error.__cause__, error.__context__) == (cause, context)
     assert not error.__suppress_context__
     assert not is_mountpoint(mountpoint)
