@@ -9,9 +9,9 @@ A thread that serves must never itself wait for the file system that it serves: 
 device belongs into another thread or another process.
 """
 
-import contextlib
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import trio
@@ -22,6 +22,7 @@ from ecryptfs_cuse.core.miscdev import Miscdev
 from ecryptfs_cuse.fuse import mount
 from ecryptfs_cuse.fuse.caller import Caller, own_user_namespace
 from ecryptfs_cuse.fuse.mountinfo import MountError
+from ecryptfs_cuse.fuse.service import Service, in_thread, protected
 from ecryptfs_cuse.fuse.session import Transport, hosted
 from ecryptfs_cuse.nodes.device import DeviceFile, IdentityRule, identity_of
 from ecryptfs_cuse.nodes.exchange import Exchange
@@ -68,6 +69,7 @@ class Device:
         self._rule = rule
         self._unmounted = unmounted
 
+    @trio.lowlevel.enable_ki_protection
     async def request(
         self, packet: bytes, *, uid: int | None = None, timeout: float | None = None
     ) -> bytes:
@@ -87,7 +89,7 @@ class Device:
         request = self._exchange.send(identity, packet, finished.set, timeout)
         try:
             await finished.wait()
-        except trio.Cancelled:
+        except BaseException:  # Cancelled, or KeyboardInterrupt
             self._exchange.abandon(request)
             raise
         return request.take()
@@ -101,8 +103,7 @@ class Device:
         await self._unmounted.wait()
 
 
-@contextlib.asynccontextmanager
-async def serve(
+def serve(
     mountpoint: str | os.PathLike[str],
     parameters: Parameters = Parameters(),  # noqa: B008  # frozen: sharing it does no harm
     *,
@@ -113,7 +114,7 @@ async def serve(
     gid: int | None = None,
     identity: IdentityRule = IdentityRule.USER_NAMESPACE,
     contexts_per_user: int | None = None,
-) -> AsyncIterator[Device]:
+) -> AbstractAsyncContextManager[Device, bool]:
     """Mount the device at ``mountpoint``, an existing directory, and serve it during the block.
 
     options: of mount(8) and fuse(8), such as "allow_other".
@@ -122,8 +123,10 @@ async def serve(
     contexts_per_user: how many requests of one uid can wait at a time; as the kernel, no limit.
 
     At the end blocked readers return 0 octets, requests fail, and the mount is gone, files still
-    open in it or not. Raises MountError where it cannot be mounted, ValueError for a uid or gid
-    that is none.
+    open in it or not: however the block ends, by Ctrl-C too. What the block raises comes out as it
+    is. Raises MountError where it cannot be mounted, RuntimeError where this process serves one
+    already, ValueError for a uid or gid that is none; where serving fails, the block is cancelled
+    and the failure comes out.
     """
     for number in (uid, gid):
         if number is not None and not 0 <= number <= ID_MAX:
@@ -132,38 +135,25 @@ async def serve(
     exchange = Exchange(messaging, parameters.message_wait_timeout)
     device_file = DeviceFile(Miscdev(messaging), mode, uid, gid, identity)
     tree = device_tree(device_file, messaging, exchange, parameters, identity)
-    where = await trio.to_thread.run_sync(mount.resolve, mountpoint)
-    raised: BaseException | None = None
-    try:
+
+    async def service(started: Callable[[Device], None]) -> None:
+        where = await in_thread(mount.resolve, mountpoint)
         async with (
             hosted(tree, where, options=options, transport=transport) as unmounted,
             trio.open_nursery() as nursery,
         ):
-            nursery.start_soon(exchange.run)
-            nursery.start_soon(_shut_down_when, unmounted, messaging)
+            nursery.start_soon(protected, exchange.run)
+            nursery.start_soon(protected, _shut_down_when, unmounted, messaging)
             device = Device(where, messaging, exchange, identity, unmounted)
             try:
-                await trio.to_thread.run_sync(_open_and_close, device.status_path)
-                yield device
-            except BaseException as error:
-                raised = error
-                raise
+                await _first_open(device)
+                started(device)
+                await trio.sleep_forever()
             finally:
                 messaging.shut_down()
                 nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # What the block raised comes out as it is, not in the groups of our nurseries.
-        if raised is not None and set(_leaves(group)) <= set(_leaves(raised)):
-            raise raised from raised.__cause__
-        raise
 
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+    return Service(service)
 
 
 async def _shut_down_when(unmounted: trio.Event, messaging: Messaging) -> None:
@@ -171,11 +161,21 @@ async def _shut_down_when(unmounted: trio.Event, messaging: Messaging) -> None:
     messaging.shut_down()
 
 
-def _open_and_close(path: str) -> None:
+async def _first_open(device: Device) -> None:
     """Let the kernel learn, at the first close, that it need not tell us of closes (FUSE_FLUSH).
 
     Later may be too late: a program that embeds the device and a daemon, and starts a process,
     holds Python's lock while that process closes its copy of the daemon's descriptor, so that we
-    could not answer.
+    could not answer. For the same reason it is not left to its thread when we are cancelled.
     """
+    try:
+        await in_thread(_open_and_close, device.status_path)
+    except OSError as error:
+        await trio.lowlevel.checkpoint()  # has serving failed? Then that is what to say
+        raise MountError(
+            f"{device.mountpoint} went away before it was ready: {error.strerror}"
+        ) from error
+
+
+def _open_and_close(path: str) -> None:
     os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))

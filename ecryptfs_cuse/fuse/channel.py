@@ -282,6 +282,7 @@ class Channel:
                 self._forwarded[unique] = opcode
             self._backlog.popleft()
 
+    @trio.lowlevel.enable_ki_protection
     async def _pass_replies_back(self) -> None:
         is_connected = True
         while is_connected:
@@ -329,9 +330,9 @@ class Channel:
         try:
             os.writev(self._device, buffers)
         except OSError as error:
-            # ENOENT: the request or the polled file is gone; or the connection is, and _serve
-            # will see it. Neither concerns the others.
-            if error.errno not in (errno.ENOENT, *_GONE):
+            # ENOENT: the request or the polled file is gone; or the connection is, and the next
+            # read will see it. Neither concerns the others.
+            if error.errno not in (errno.ENOENT, errno.EBADF, *_GONE):
                 logger.error("the kernel refused a reply: %s", error.strerror)
 
 

@@ -3,7 +3,7 @@
 The kernel's first request is INIT; the library answers it. What the library would have is made for
 file systems that store data. On a device that strangers share it would let one of them hold up the
 others, so its reply is amended on its way to the kernel (amend_init). A channel sees every reply
-anyway; where the library is to talk to the kernel itself, ``greet`` carries this one exchange.
+anyway; where the library is to talk to the kernel itself, a ``Greeting`` carries this one exchange.
 
 Source of the fields and flags: linux/fuse.h; of what follows from them: fs/fuse/inode.c,
 process_init_reply.
@@ -56,15 +56,30 @@ def amend_init(reply: memoryview, body: int) -> None:
     _INIT_OUT.pack_into(reply, body, *fields)
 
 
-async def greet(device: int, library: socket.socket) -> None:
-    """Carry INIT from the kernel's ``device`` to the ``library``, and the amended reply back.
+class Greeting:
+    """Carries the greeting, and then lets kernel and library talk to each other.
 
-    Raises OSError where the connection ends before.
+    ``device`` is the descriptor of the kernel's device; ``library`` that of a socket, to be given
+    to the library. It becomes the device.
     """
-    await trio.lowlevel.wait_readable(device)
-    request = os.read(device, abi.BUFFER_SIZE)
-    library.send(request)
-    await trio.lowlevel.wait_readable(library)
-    reply = memoryview(bytearray(library.recv(abi.REPLY_MAX)))
-    amend_init(reply, abi.OUT_HEADER.size)
-    os.write(device, reply)
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.library = theirs.detach()
+
+    async def run(self) -> None:
+        """Carry it. Raises OSError where the connection ends before."""
+        await trio.lowlevel.wait_readable(self._device)
+        self._socket.send(os.read(self._device, abi.BUFFER_SIZE))
+        await trio.lowlevel.wait_readable(self._socket)
+        reply = memoryview(bytearray(self._socket.recv(abi.REPLY_MAX)))
+        amend_init(reply, abi.OUT_HEADER.size)
+        os.write(self._device, reply)
+        # Whoever waits for the socket would not hear of the device.
+        trio.lowlevel.notify_closing(self.library)
+        os.dup2(self._device, self.library, inheritable=False)
+
+    def close(self) -> None:
+        """Close our end of the socket pair; the other is the library's."""
+        self._socket.close()

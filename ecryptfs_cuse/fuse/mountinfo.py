@@ -35,6 +35,11 @@ class Entry:
     fstype: str
 
     @property
+    def connection(self) -> int:
+        """The number of its connection, in which FUSE file systems differ (fs/fuse/control.c)."""
+        return int(self.device.partition(":")[2])
+
+    @property
     def is_ours(self) -> bool:
         """Whether it is a device of ecryptfs-cuse, whoever mounted it."""
         return self.fstype == _FSTYPE

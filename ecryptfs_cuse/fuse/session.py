@@ -1,10 +1,16 @@
 """Hosting a tree: mount it, serve it by one of two transports, take it away again.
 
 The library's session is global, so a process can host one tree at a time.
+
+At the end the mount is taken away first, while whoever looks at it still gets answers; then the
+loops end, then the connection.
 """
 
 import contextlib
+import errno
+import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Iterable
 from enum import StrEnum
 
@@ -13,11 +19,33 @@ import trio
 
 from ecryptfs_cuse.fuse import mount
 from ecryptfs_cuse.fuse.channel import Channel
-from ecryptfs_cuse.fuse.mountinfo import MountWatch
+from ecryptfs_cuse.fuse.connection import Connection
+from ecryptfs_cuse.fuse.greeting import Greeting
+from ecryptfs_cuse.fuse.mountinfo import Entry, MountError, MountWatch
 from ecryptfs_cuse.fuse.node import Directory
 from ecryptfs_cuse.fuse.operations import TreeOperations
+from ecryptfs_cuse.fuse.service import in_thread, protected
 
-_hosting = False
+_PATIENCE = 5.0
+"""Seconds that the library's tasks get to end by themselves."""
+
+# The library starts its tasks itself. All its coroutines are of one function's code, and protection
+# goes by code.
+trio.lowlevel.enable_ki_protection(pyfuse3.main)
+
+# That whoever asked has not waited for the answer is no error.
+logging.getLogger("pyfuse3").addFilter(lambda record: record.args != (os.strerror(errno.ENOENT),))
+
+_hosting = threading.Lock()
+
+
+def _host_nothing() -> None:
+    """In a child made by fork: what is hosted is its parent's."""
+    global _hosting
+    _hosting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_host_nothing)
 
 
 class Transport(StrEnum):
@@ -41,17 +69,17 @@ async def hosted(
     their nodes before the block ends: whatever is still pending gets no answer but the loss of
     the connection.
 
+    For a task that no KeyboardInterrupt reaches, see Service.
+
     Raises MountError where it cannot be mounted, RuntimeError where this process hosts already.
     """
-    global _hosting
-    if _hosting:
+    if not _hosting.acquire(blocking=False):
         raise RuntimeError("this process serves a mount already: one process, one mount")
-    _hosting = True
     try:
         async with _hosted(root, mountpoint, tuple(options), transport) as unmounted:
             yield unmounted
     finally:
-        _hosting = False
+        _hosting.release()
 
 
 @contextlib.asynccontextmanager
@@ -59,69 +87,129 @@ async def _hosted(
     root: Directory, mountpoint: str, options: tuple[str, ...], transport: Transport
 ) -> AsyncIterator[trio.Event]:
     # default_permissions is said to the kernel here, because the library does not mount.
-    device, mounted = await trio.to_thread.run_sync(
-        mount.mount, mountpoint, ("default_permissions", *options)
-    )
-    watch = MountWatch(mounted)
-    channel = Channel(device) if transport is Transport.CHANNEL else None
-    operations = TreeOperations(root, channel.add if channel else None)
+    device, mounted = await in_thread(mount.mount, mountpoint, ("default_permissions", *options))
     try:
-        # The library takes over the descriptor that it is given, and closes it.
-        library = channel.library.detach() if channel else os.dup(device)
-        pyfuse3.init(operations, f"/dev/fd/{library}", set())
-        try:
-            async with _serving(operations, channel, watch) as unmounted:
-                yield unmounted
-        finally:
-            pyfuse3.close(unmount=False)
+        with contextlib.ExitStack() as end:
+            end.callback(os.close, device)
+            watch = MountWatch(mounted)
+            end.callback(watch.close)
+            channel = Channel(device) if transport is Transport.CHANNEL else None
+            operations = TreeOperations(root, channel.add if channel else None)
+            end.callback(operations.close)
+            between: Channel | Greeting
+            if channel is not None:
+                between, library = channel, channel.library.detach()
+                connection = Connection(mounted.connection, device)
+            else:
+                between = Greeting(device)
+                library = between.library
+                connection = Connection(mounted.connection, device, library)
+            end.callback(between.close)
+            end.callback(connection.close)
+            # The library takes over the descriptor that it is given, and closes it.
+            pyfuse3.init(operations, f"/dev/fd/{library}", set())
+            end.callback(pyfuse3.close, unmount=False)
+            async with _serving(operations, between, watch, connection) as unmounted:
+                try:
+                    yield unmounted
+                finally:
+                    with contextlib.suppress(MountError):  # said below, if it still fails then
+                        await _unmount(mounted)
     finally:
-        if channel is not None:
-            channel.close()
-        operations.close()
-        os.close(device)
-        watch.close()
-        # After the connection is gone, so that nothing that unmounting does can wait for us.
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(mount.unmount, mounted)
+        # What could not be unmounted while it was served: now that the connection is gone, nothing
+        # that unmounting does can wait for us.
+        await _unmount(mounted)
+
+
+async def _unmount(mounted: Entry) -> None:
+    with trio.CancelScope(shield=True):
+        await in_thread(mount.unmount, mounted)
 
 
 @contextlib.asynccontextmanager
 async def _serving(
-    operations: TreeOperations, channel: Channel | None, watch: MountWatch
+    operations: TreeOperations,
+    between: Channel | Greeting,
+    watch: MountWatch,
+    connection: Connection,
 ) -> AsyncIterator[trio.Event]:
     """Serve during the block, and go on while it is being cancelled, until its last line."""
     unmounted = trio.Event()
+    library_ended = trio.Event()
+    serving = trio.CancelScope(shield=True)
+    serving_library = trio.CancelScope(shield=True)
 
-    async def serve() -> None:
-        with serving:
-            if channel is None:
-                await pyfuse3.main()
-            else:
-                await channel.run()
+    # However one of the loops ends, the connection is cut: nobody shall wait for an answer that
+    # never comes.
+
+    def note_unmounted() -> None:
         unmounted.set()
+        operations.ready.set()  # it will never be, and nobody shall wait for it
+
+    async def serve_channel(channel: Channel) -> None:
+        with serving:
+            try:
+                await channel.run()
+            finally:
+                connection.cut()
+            note_unmounted()
+
+    async def greet(greeting: Greeting) -> None:
+        with serving:
+            try:
+                await greeting.run()
+            except OSError:
+                note_unmounted()
 
     async def serve_library() -> None:
-        with serving_library:
-            await pyfuse3.main()
+        try:
+            with serving_library:
+                await pyfuse3.main()
+                if isinstance(between, Greeting):
+                    # Its first task ended where the socket became the device. If that was not why,
+                    # this is over at once.
+                    await pyfuse3.main()
+        except* OSError as group:
+            if not all(_is_abort(error) for error in group.exceptions):
+                raise
+        finally:
+            connection.cut()
+            library_ended.set()
+        if isinstance(between, Greeting):
+            note_unmounted()
+        elif not stopping:
+            raise RuntimeError("the library has stopped to serve")
 
     async def notice_unmount() -> None:
         while watch.is_mounted():
             await trio.lowlevel.wait_readable(watch)
-        unmounted.set()
+        note_unmounted()
 
-    serving = trio.CancelScope(shield=True)
-    serving_library = trio.CancelScope(shield=True)
+    stopping = False
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        if channel is not None:
-            nursery.start_soon(serve_library)
-        nursery.start_soon(notice_unmount)
+        nursery.start_soon(protected, serve_library)
+        if isinstance(between, Channel):
+            nursery.start_soon(protected, serve_channel, between)
+        else:
+            nursery.start_soon(protected, greet, between)
+        nursery.start_soon(protected, notice_unmount)
         try:
             await operations.ready.wait()
+            if unmounted.is_set():
+                raise MountError("somebody unmounted it before it was ready: try again")
             yield unmounted
         finally:
+            stopping = True
             with trio.CancelScope(shield=True):
                 await operations.settle()
+                # Cancelled, the library's tasks would not free their buffers.
+                pyfuse3.terminate()
+                with trio.move_on_after(_PATIENCE):
+                    await library_ended.wait()
             serving.cancel()
             serving_library.cancel()
             nursery.cancel_scope.cancel()
+
+
+def _is_abort(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ECONNABORTED

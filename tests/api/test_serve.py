@@ -111,6 +111,46 @@ def test_what_the_block_raises_comes_out_as_it_is(
     assert not is_mountpoint(mountpoint)
 
 
+class UnhashableError(Exception):
+    """An exception like that of a dataclass."""
+
+    __hash__ = None  # type: ignore[assignment]  # as a class with __eq__ alone has it
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("mine"),
+        UnhashableError("mine"),
+        BaseExceptionGroup("mine", [ValueError("one"), KeyboardInterrupt("two")]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("cancelled", [False, True], ids=["", "in a scope that is cancelled"])
+def test_nothing_is_added_to_what_the_block_raises_and_nothing_taken_away(
+    mountpoint: Path, transport: str, error: BaseException, cancelled: bool
+) -> None:
+    cause, context = LookupError("its cause"), KeyError("its context")
+    error.__cause__, error.__context__, error.__suppress_context__ = cause, context, False
+
+    async def serve_and_fail(scope: trio.CancelScope) -> None:
+        async with serve(mountpoint, transport=Transport(transport)):
+            if cancelled:
+                scope.cancel()
+            raise error
+
+    async def main() -> None:
+        with trio.CancelScope() as scope:
+            with pytest.raises(type(error)) as caught:  # before the scope, which rebuilds groups
+                await serve_and_fail(scope)
+            assert caught.value is error
+
+    trio.run(main)
+    assert (error.__cause__, error.__context__) == (cause, context)
+    assert not error.__suppress_context__
+    assert not is_mountpoint(mountpoint)
+
+
 def test_a_block_that_is_cancelled_leaves_nothing_mounted(mountpoint: Path, transport: str) -> None:
     async def main() -> None:
         with trio.CancelScope() as scope:

@@ -190,7 +190,7 @@ def test_a_file_handle_that_somebody_made_up_is_refused(device: MountedDevice) -
     with stranger(1000, in_a_namespace) as attacker, Client(0) as root:
         known = root.call("os.stat", device.path).st_ino
         held = open_device(root, device)
-        for inode in (0x1234, known, known + 1000 * 12, 2**62, 2**64 - 1):
+        for inode in (1, 0x1234, known, known + 1000 * 12, 2**62, 2**64 - 1):
             # Linux lets ordinary users try directories alone, and before 6.11 nothing at all.
             for flags in (os.O_RDONLY, os.O_RDONLY | os.O_DIRECTORY):
                 with refused(errno.ESTALE, errno.EOPNOTSUPP, errno.EPERM):
