@@ -22,8 +22,10 @@ setup: .venv/complete
 demo: setup
 	@$(python) -m tools.demo
 
+# In two processes, each in a mount namespace of its own. Tests of one file stay together: they
+# share what is mounted. ARGS="-n 0" for one process, as a debugger wants.
 test: setup
-	$(python) -m pytest $(ARGS)
+	$(python) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-kernel: setup
 	@tools/kernel-vm -t 1800 -- $(python) -m pytest tests/kernel tests/conformance --system=kernel \
