@@ -28,7 +28,13 @@ _TIMEOUT_SECONDS = 3.0
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--minutes", type=float, default=1.0, show_default=True, help="For how long.")
 @click.option("--seed", help="Repeat a run, as far as that can be repeated.  [default: a new one]")
-@click.option("--users", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option(
+    "--users",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="How many ask and answer.",
+)
 @click.option(
     "--round",
     "length",
@@ -77,11 +83,7 @@ def main(
     scratch.mkdir()
     scratch.chmod(0o1777)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until whom we fork has a handler for it
-    device = MountedDevice(
-        _WHERE / "device",
-        *("--allow-other", "--mode", "0666"),
-        *("--message-buf-len", str(_CONTEXTS), "--message-wait-timeout", str(_TIMEOUT_SECONDS)),
-    )
+    device = _mounted()
     children = Children()
     place = Place(device.mountpoint, scratch, _TIMEOUT_SECONDS)
     checks = Checks(device, place, children)
@@ -114,6 +116,18 @@ def main(
         click.echo(f"soak: failed: seed {seed}")
         sys.exit(1)
     click.echo("soak: ok")
+
+
+def _mounted() -> MountedDevice:
+    try:
+        return MountedDevice(
+            _WHERE / "device",
+            *("--allow-other", "--mode", "0666"),
+            *("--message-buf-len", str(_CONTEXTS)),
+            *("--message-wait-timeout", str(_TIMEOUT_SECONDS)),
+        )
+    except AssertionError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _run(

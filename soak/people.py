@@ -125,7 +125,7 @@ def _answer(place: Place, device: int, octets: bytes, rng: random.Random, book: 
     message = parse_message(packet.body)
     check_ours(message.data, uid)
     book.add(Count.READ)
-    if rng.random() < 0.1:
+    if rng.random() < 0.1 or not message.data.startswith(b"soak:"):
         return
     if rng.random() < 0.2:
         time.sleep(rng.uniform(0, 0.1))

@@ -271,7 +271,7 @@ def fork_with_it(place: Place, rng: random.Random) -> None:
 
 def pass_it_on(place: Place, rng: random.Random) -> None:
     """Give an open file to whoever takes it, or take one and use it."""
-    address = f"\0{place.root}:{rng.randrange(5)}"
+    address = f"\0soak-{os.getppid()}-{rng.randrange(5)}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as meeting:
         meeting.settimeout(_LINGER_SECONDS)
         with suppress(OSError):
