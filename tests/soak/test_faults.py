@@ -14,7 +14,7 @@ from soak.children import Children
 from soak.hanging import hanging_file
 from soak.ledger import Count, Ledger
 from tests.client import PATIENCE
-from tests.soak.test_soak import soak
+from tests.soak.running import soak
 
 UNTIL_FOUND = ("--minutes", "2", "--round", "1.5", "--only", "people", "--deed", "lock")
 """A fault ends the run."""
