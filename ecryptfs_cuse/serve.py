@@ -21,7 +21,7 @@ from ecryptfs_cuse.core.messaging import Messaging
 from ecryptfs_cuse.core.miscdev import Miscdev
 from ecryptfs_cuse.fuse import mount
 from ecryptfs_cuse.fuse.caller import Caller, own_user_namespace
-from ecryptfs_cuse.fuse.mount import MountError
+from ecryptfs_cuse.fuse.mountinfo import MountError
 from ecryptfs_cuse.fuse.session import Transport, hosted
 from ecryptfs_cuse.nodes.device import DeviceFile, IdentityRule, identity_of
 from ecryptfs_cuse.nodes.exchange import Exchange
@@ -31,6 +31,7 @@ from ecryptfs_cuse.nodes.tree import device_tree
 
 __all__ = [
     "DEVICE_MODE",
+    "ID_MAX",
     "Device",
     "DeviceError",
     "IdentityRule",
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 DEVICE_MODE = 0o600
+ID_MAX = 2**32 - 2
+"""The largest uid and gid: the next means "no change" to the kernel."""
 
 
 class Device:
@@ -85,7 +88,7 @@ class Device:
         try:
             await finished.wait()
         except trio.Cancelled:
-            request.abandon()
+            self._exchange.abandon(request)
             raise
         return request.take()
 
@@ -109,21 +112,27 @@ async def serve(
     uid: int | None = None,
     gid: int | None = None,
     identity: IdentityRule = IdentityRule.USER_NAMESPACE,
+    contexts_per_user: int | None = None,
 ) -> AsyncIterator[Device]:
     """Mount the device at ``mountpoint``, an existing directory, and serve it during the block.
 
     options: of mount(8) and fuse(8), such as "allow_other".
     mode, uid, gid: of the device's file; by default 0600 and ours.
     identity: what tells users, each with one daemon, apart.
+    contexts_per_user: how many requests of one uid can wait at a time; as the kernel, no limit.
 
     At the end blocked readers return 0 octets, requests fail, and the mount is gone, files still
-    open in it or not. Raises MountError where it cannot be mounted.
+    open in it or not. Raises MountError where it cannot be mounted, ValueError for a uid or gid
+    that is none.
     """
-    messaging = Messaging(parameters.message_buf_len)
+    for number in (uid, gid):
+        if number is not None and not 0 <= number <= ID_MAX:
+            raise ValueError(f"a uid or gid is 0 to {ID_MAX}, not {number}")
+    messaging = Messaging(parameters.message_buf_len, contexts_per_user)
     exchange = Exchange(messaging, parameters.message_wait_timeout)
     device_file = DeviceFile(Miscdev(messaging), mode, uid, gid, identity)
     tree = device_tree(device_file, messaging, exchange, parameters, identity)
-    where = mount.resolve(mountpoint)
+    where = await trio.to_thread.run_sync(mount.resolve, mountpoint)
     raised: BaseException | None = None
     try:
         async with (

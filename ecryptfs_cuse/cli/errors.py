@@ -8,6 +8,8 @@
 
 import click
 
+NO_ANSWER = "the server of the device at {} does not answer: it may be stopped"
+
 
 class Failed(click.ClickException):
     """The command could not do its work."""

@@ -6,17 +6,19 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import click
 import trio
 
 from ecryptfs_cuse.cli.background import in_background
 from ecryptfs_cuse.cli.errors import MountFailed
+from ecryptfs_cuse.fuse import bind as binds
 from ecryptfs_cuse.fuse import mount as mounts
-from ecryptfs_cuse.fuse.mount import MountError
+from ecryptfs_cuse.fuse.mountinfo import MountError
+from ecryptfs_cuse.fuse.patience import open_in_time
 from ecryptfs_cuse.nodes.parameters import MESSAGE_BUF_LEN_MAX
-from ecryptfs_cuse.serve import DEVICE_MODE, IdentityRule, Parameters, Transport, serve
+from ecryptfs_cuse.serve import DEVICE_MODE, ID_MAX, IdentityRule, Parameters, Transport, serve
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ _PATIENCE = 5.0
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 _DEFAULTS = Parameters()
+
+_ID = click.IntRange(0, ID_MAX)
 
 
 def _octal(digits: str) -> int:
@@ -43,7 +47,12 @@ def _octal(digits: str) -> int:
 
 @click.command()
 @click.argument("mountpoint")
-@click.option("-o", "options", metavar="OPTIONS", help="Options of mount(8), with commas between.")
+@click.option(
+    "-o",
+    "options",
+    metavar="OPTIONS",
+    help="Options for fusermount3, with commas between; see below.",
+)
 @click.option("--allow-other", is_flag=True, help="Let users other than the mounting one in.")
 @click.option(
     "--mode",
@@ -53,8 +62,8 @@ def _octal(digits: str) -> int:
     show_default=True,
     help="The mode of dev/ecryptfs.",
 )
-@click.option("--uid", type=click.IntRange(0), help="The owner of dev/ecryptfs.  [default: you]")
-@click.option("--gid", type=click.IntRange(0), help="The group of dev/ecryptfs.  [default: yours]")
+@click.option("--uid", type=_ID, help="The owner of dev/ecryptfs.  [default: you]")
+@click.option("--gid", type=_ID, help="The group of dev/ecryptfs.  [default: yours]")
 @click.option(
     "--transport",
     type=click.Choice([transport.value for transport in Transport]),
@@ -79,7 +88,13 @@ def _octal(digits: str) -> int:
     type=click.IntRange(0, MESSAGE_BUF_LEN_MAX),
     default=_DEFAULTS.message_buf_len,
     show_default=True,
-    help="How many requests can wait at a time.",
+    help="How many requests can wait at a time, all users together.",
+)
+@click.option(
+    "--contexts-per-user",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many of them may be one user's, by the uid outside.  [default: no limit]",
 )
 @click.option(
     "--message-wait-timeout",
@@ -108,6 +123,7 @@ def mount(
     identity: str,
     bind: str | None,
     message_buf_len: int,
+    contexts_per_user: int | None,
     message_wait_timeout: float,
     number_of_users: int,
     background: bool,
@@ -122,6 +138,11 @@ def mount(
 
     It ends with Ctrl-C, SIGTERM, or when it is unmounted, and leaves nothing mounted.
 
+    Options are passed on to fusermount3, which knows allow_other, max_read=N, fsname=NAME, noexec,
+    nosuid, nodev, noatime, sync, dirsync and their opposites, and refuses those that it does not
+    know. Not for here: auto_unmount, allow_root, blkdev, ro, subtype and what fusermount3 sets
+    itself.
+
     \b
     Example: a device, and the reference daemon on it
         mkdir -p /tmp/ecryptfs
@@ -133,11 +154,12 @@ def mount(
         parameters = Parameters(message_buf_len, message_wait_timeout, number_of_users)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    chosen = [option for option in (options or "").split(",") if option]
+    chosen = mounts.split_options(options or "")
     if allow_other:
         chosen.append("allow_other")
-    where = mounts.resolve(mountpoint)
-    target = mounts.resolve(bind) if bind is not None else None
+    with _mount_failing():  # now, because a path can be relative
+        where = mounts.resolve(mountpoint)
+        target = binds.resolve_target(bind) if bind is not None else None
 
     async def run(ready: Callable[[], None]) -> None:
         with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
@@ -150,28 +172,30 @@ def mount(
                 uid=uid,
                 gid=gid,
                 identity=IdentityRule(identity),
+                contexts_per_user=contexts_per_user,
             ) as device:
-                created = target is not None and await trio.to_thread.run_sync(
-                    mounts.bind, device.path, target
-                )
+                bound = None
+                if target is not None:
+                    bound = await trio.to_thread.run_sync(binds.bind, device.path, target)
                 try:
-                    click.echo(f"ready: {os.path.join(mountpoint, 'dev', 'ecryptfs')}")
+                    # As octets: not every name can be said in the encoding of the locale.
+                    click.echo(
+                        b"ready: " + os.fsencode(os.path.join(mountpoint, "dev", "ecryptfs"))
+                    )
                     ready()
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(_at_signal, signals, nursery)
                         await device.wait_unmounted()
                         nursery.cancel_scope.cancel()
                 finally:
-                    if target is not None:
+                    if bound is not None:
                         with trio.CancelScope(shield=True):
-                            await trio.to_thread.run_sync(mounts.unbind, target, created)
+                            await trio.to_thread.run_sync(binds.unbind, bound)
 
     def serve_until_stopped(ready: Callable[[], None]) -> None:
         _forbid_core_dumps()
-        try:
+        with _mount_failing():
             trio.run(run, ready)
-        except MountError as error:
-            raise MountFailed(str(error)) from None
 
     if background:
         in_background(serve_until_stopped)
@@ -197,38 +221,39 @@ def _forbid_core_dumps() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+@contextmanager
+def _mount_failing() -> Iterator[None]:
+    try:
+        yield
+    except MountError as error:
+        raise MountFailed(str(error)) from None
+
+
 @click.command()
 @click.argument("mountpoint")
 def umount(mountpoint: str) -> None:
     """Unmount the device at MOUNTPOINT: its server ends, blocked daemons are released.
 
-    Returns when the server has let go of the device.
+    Unmounts at once, even if files are open in it or its server does not answer; never what is not
+    a device of ecryptfs-cuse. Returns when the server has let go of the device.
     """
-    where = mounts.resolve(mountpoint)
-    if not mounts.mount_ids(where):
-        raise MountFailed(f"nothing is mounted at {where}")
-    try:
-        with _server_end(where):
-            mounts.unmount(where)
-    except MountError as error:
-        raise MountFailed(str(error)) from None
+    with _mount_failing(), mounts.reach(mountpoint) as root:
+        entry = mounts.device_at(root)
+        mounts.unmount(entry)
+        if not _has_ended(root):
+            click.echo(f"{entry.path} is unmounted; its server has not ended yet", err=True)
 
 
-@contextmanager
-def _server_end(where: str) -> Iterator[None]:
-    """After the block, wait until the connection to the server of ``where`` has ended."""
-    try:
-        descriptor = os.open(os.path.join(where, "control", "status"), os.O_RDONLY)
-    except OSError:  # no server, or none of ours, or none that lets us in
-        yield
-        return
-    try:
-        yield
-        deadline = time.monotonic() + _PATIENCE
-        with suppress(OSError):
-            while time.monotonic() < deadline:
-                os.pread(descriptor, 1, 0)
-                time.sleep(0.01)
-    finally:
-        with suppress(OSError):
-            os.close(descriptor)
+def _has_ended(root: int) -> bool:
+    """Wait until the connection to the server has ended, as far as we are let in."""
+    deadline = time.monotonic() + _PATIENCE
+    path = f"/proc/self/fd/{root}/control/status"
+    while time.monotonic() < deadline:
+        try:
+            os.close(open_in_time(path, os.O_RDONLY | os.O_CLOEXEC, keep=[root]))
+        except TimeoutError:
+            return False
+        except OSError:  # no server, or none of ours, or none that lets us in
+            return True
+        time.sleep(0.01)
+    return False

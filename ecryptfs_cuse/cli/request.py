@@ -3,13 +3,16 @@
 import errno
 import os
 import string
-from typing import BinaryIO
+import sys
+from typing import Any
 
 import click
 
-from ecryptfs_cuse.cli.errors import Failed
+from ecryptfs_cuse.cli.errors import NO_ANSWER, Failed
+from ecryptfs_cuse.cli.output import on_standard_output
 from ecryptfs_cuse.core.errors import DeviceError
 from ecryptfs_cuse.core.keystore import decrypted_key, encrypted_key
+from ecryptfs_cuse.fuse.patience import open_in_time
 from ecryptfs_cuse.wire.ciphers import CIPHER_CODES, cipher_code
 from ecryptfs_cuse.wire.errors import BuildError
 from ecryptfs_cuse.wire.packet import MESSAGE_DATA_MAX
@@ -17,22 +20,68 @@ from ecryptfs_cuse.wire.tags import FileKey, Tag64, Tag66, build_file_key, build
 
 _ERRORS = {
     errno.ENOTCONN: "you have no key daemon on this device: start one as this user",
-    errno.ENOMEM: "too many requests are waiting: every message context is in use",
+    errno.ENOMEM: "too many requests are waiting: every message context that you may use is in use",
     errno.ENOMSG: "the key daemon did not answer in time",
-    errno.EMSGSIZE: f"a request has {MESSAGE_DATA_MAX} octets at most",
     errno.ESHUTDOWN: "the device was unmounted before the answer came",
     errno.ECONNABORTED: "the device's server died before the answer came",
 }
 
 _NO_DEVICE = (errno.ENOENT, errno.ENOTDIR, errno.ENOTCONN, errno.ENODEV)
 
+_FILE_MAX = 4 * MESSAGE_DATA_MAX
+"""Bytes of a file with an encrypted key: two digits a byte, and as much white space."""
 
-def _hex(digits: str) -> bytes:
+
+def _hex(text: str) -> bytes:
+    """Hexadecimal digits, with any white space; what is wrong with others.
+
+    They may be a key's: nothing here repeats them.
+    """
+    digits = "".join(text.split())
+    if not set(digits) <= set(string.hexdigits):
+        raise click.BadParameter("give hexadecimal digits")
+    if len(digits) % 2:
+        raise click.BadParameter("there is an odd number of hexadecimal digits; two are a byte")
+    return bytes.fromhex(digits)
+
+
+def _encrypted_key(path: str) -> bytes:
+    """The content of a file, or what its hexadecimal digits say where it has nothing else."""
+    content = _content(path)
+    if len(content) > _FILE_MAX:
+        raise click.BadParameter("the file is too large to be an encrypted key")
+    if not content.strip():
+        raise click.BadParameter("the file is empty")
+    text = content.decode("latin-1")
+    is_hex = set(text) <= set(string.hexdigits + string.whitespace)
+    return _hex(text) if is_hex else content
+
+
+def _content(path: str) -> bytes:
+    """As much of a file as is needed to tell that it is too large."""
+    name = "standard input" if path == "-" else click.format_filename(path)
+    if path == "-" and sys.stdin is None:
+        raise click.BadParameter("standard input is closed")
     try:
-        return bytes.fromhex(digits)
-    except ValueError:
-        # The digits may be a key's: do not repeat them.
-        raise click.BadParameter("give an even number of hexadecimal digits") from None
+        if path == "-":
+            # None where it is set not to block, and there is nothing.
+            return sys.stdin.buffer.read(_FILE_MAX + 1) or b""
+        with open(path, "rb") as file:
+            return file.read(_FILE_MAX + 1)
+    except OSError as error:
+        raise click.BadParameter(f"cannot read {name}: {error.strerror}") from None
+
+
+class _Discreet(click.Command):
+    """click would repeat an argument that is too many, and it may be a key."""
+
+    allow_extra_args = True
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, unless there are such arguments."""
+        if ctx.args:
+            raise click.UsageError("this takes options only: there is an argument without one", ctx)
+        return super().invoke(ctx)
 
 
 _mount_option = click.option(
@@ -59,7 +108,7 @@ def request() -> None:
     """
 
 
-@request.command()
+@request.command(cls=_Discreet)
 @_mount_option
 @_sig_option
 @click.option("--cipher", type=click.Choice(list(CIPHER_CODES)), default="aes", show_default=True)
@@ -79,67 +128,76 @@ def encrypt(
     """
     if key is not None and key_bytes is not None:
         raise click.UsageError("give --key or --key-bytes, not both")
+    is_random = key is None
     if key is None:
         key = os.urandom(16 if key_bytes is None else key_bytes)
-        click.echo(f"file key: {key.hex()}", err=True)
     try:
         payload = build_file_key(FileKey(cipher_code(cipher, len(key)), key))
         packet = build_request(Tag66(sig, payload))
     except BuildError as error:
         raise click.UsageError(str(error)) from None
+    if is_random:
+        click.echo(f"file key: {key.hex()}", err=True)
     answer = _exchange(mountpoint, packet)
     try:
-        click.echo(encrypted_key(answer).hex())
+        encrypted = encrypted_key(answer)
     except DeviceError as error:
         raise Failed(f"the file key was not encrypted: {error.strerror}") from None
+    _print(encrypted)
 
 
-@request.command()
+@request.command(cls=_Discreet)
 @_mount_option
 @_sig_option
 @click.option(
     "--encrypted",
     required=True,
     metavar="FILE|-",
-    type=click.File("rb"),
-    help="The encrypted key, as octets or in hexadecimal; - for standard input.",
+    type=_encrypted_key,
+    help="The encrypted key, as bytes or in hexadecimal; - for standard input.",
 )
-def decrypt(mountpoint: str, sig: str, encrypted: BinaryIO) -> None:
+def decrypt(mountpoint: str, sig: str, encrypted: bytes) -> None:
     """Have a file key decrypted: tag 64, answered by tag 65."""
     try:
-        packet = build_request(Tag64(sig, _octets(encrypted.read())))
+        packet = build_request(Tag64(sig, encrypted))
     except BuildError as error:
         raise click.UsageError(str(error)) from None
     answer = _exchange(mountpoint, packet)
     try:
-        click.echo(decrypted_key(answer).key.hex())
+        key = decrypted_key(answer).key
     except DeviceError as error:
         raise Failed(f"the file key was not decrypted: {error.strerror}") from None
+    _print(key)
 
 
 @request.command()
 @_mount_option
-@click.argument("packet", type=_hex, metavar="HEX")
-def raw(mountpoint: str, packet: bytes) -> None:
-    """Send any octets as a request's data, and print the answer's data as they are."""
-    if not packet:
-        raise click.UsageError("a request has one octet at least")
-    click.echo(_exchange(mountpoint, packet).hex())
+@click.argument("packet", type=_hex, metavar="HEX...", nargs=-1, required=True)
+def raw(mountpoint: str, packet: tuple[bytes, ...]) -> None:
+    """Send any bytes as a request's data, and print the answer's data as they are."""
+    if not any(packet):
+        raise click.UsageError("a request has one byte at least")
+    _print(_exchange(mountpoint, b"".join(packet)))
 
 
-def _octets(content: bytes) -> bytes:
-    text = content.strip()
-    is_hex = text.isascii() and set(text.decode()) <= set(string.hexdigits) and len(text) % 2 == 0
-    return bytes.fromhex(text.decode()) if is_hex else content
+def _print(answer: bytes) -> None:
+    with on_standard_output():
+        click.echo(answer.hex())
 
 
 def _exchange(mountpoint: str, packet: bytes) -> bytes:
+    if len(packet) > MESSAGE_DATA_MAX:
+        raise click.UsageError(f"a request has {MESSAGE_DATA_MAX} bytes at most, not {len(packet)}")
     path = os.path.join(mountpoint, "control", "request")
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = open_in_time(path, os.O_RDWR | os.O_CLOEXEC)
+    except TimeoutError:
+        raise Failed(NO_ANSWER.format(mountpoint)) from None
     except OSError as error:
         if error.errno in _NO_DEVICE:
             raise Failed(f"no device is mounted at {mountpoint}") from None
+        if error.errno == errno.EMFILE:
+            raise Failed("you have too many requests open on this device") from None
         raise Failed(f"cannot open {path}: {error.strerror}") from None
     try:
         os.write(descriptor, packet)

@@ -1,5 +1,6 @@
 """ecryptfs-cuse status."""
 
+import errno
 import json
 import os
 from typing import Any
@@ -8,7 +9,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ecryptfs_cuse.cli.errors import Failed
+from ecryptfs_cuse.cli.errors import NO_ANSWER, Failed
+from ecryptfs_cuse.cli.output import on_standard_output
+from ecryptfs_cuse.fuse.patience import read_in_time
 
 
 @click.command()
@@ -24,14 +27,29 @@ def status(mountpoint: str, as_json: bool) -> None:
     """Show the registered daemons, the requests under way and what happened so far."""
     path = os.path.join(mountpoint, "control", "status")
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = read_in_time(path).decode()
+        content = _parse(text)
+    except TimeoutError:
+        raise Failed(NO_ANSWER.format(mountpoint)) from None
     except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise Failed(f"cannot read {path}: you have it open too often") from None
         raise Failed(f"no device is mounted at {mountpoint}: {error.strerror}") from None
-    if as_json:
-        click.echo(text, nl=False)
-    else:
-        _show(json.loads(text))
+    except ValueError:
+        raise Failed(f"no device is mounted at {mountpoint}: {path} is not its status") from None
+    with on_standard_output():
+        if as_json:
+            click.echo(text, nl=False)
+        else:
+            _show(content)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Raises ValueError where it is not a device's status."""
+    content = json.loads(text)
+    if not isinstance(content, dict) or not {"daemons", "contexts", "totals"} <= content.keys():
+        raise ValueError("not a status")
+    return content
 
 
 def _show(content: dict[str, Any]) -> None:
@@ -45,13 +63,18 @@ def _show(content: dict[str, Any]) -> None:
             ", ".join(daemon["flags"]),
         )
     console.print(daemons if content["daemons"] else "no daemons")
+    unlisted = content["registered"] - len(content["daemons"])
+    if unlisted:
+        console.print(f"and {unlisted} daemons more")
     contexts = content["contexts"]
     waiting = Table("index", "counter", "user", title="requests under way")
     for context in contexts["in_use"]:
         waiting.add_row(str(context["index"]), str(context["counter"]), str(context["euid"]))
     if contexts["in_use"]:
         console.print(waiting)
-    console.print(f"message contexts: {contexts['free']} of {contexts['total']} free")
+    limit = contexts["per_user"]
+    each = "" if limit is None else f", {limit} at most for each user"
+    console.print(f"message contexts: {contexts['free']} of {contexts['total']} free{each}")
     totals = ", ".join(
         f"{value} {name.replace('_', ' ')}" for name, value in content["totals"].items()
     )

@@ -22,11 +22,22 @@ requests, all users together, in 32 bits, from 1; with the index it says which r
 answers.
 
 A *request* outlives its context in one case: the daemon closes with the message still queued. Then
-the context is free at once, and the requester waits for its time-out all the same.
+the context is free at once, and the requester waits for its time-out all the same. When that comes
+the kernel frees the context once more: if nobody uses it, it moves to the head of the free list
+again. An abandoned request has nobody who waits, and is over when its daemon closes.
 
-A queue entry outlives its context where a message was answered or given up before the daemon read
-it. What is left to read is a packet without a message. In the kernel the entry *is* the context,
-which corrupts its memory when the context is used again; here it is a thing of its own.
+A *queue entry* outlives its request where the message was answered or given up before the daemon
+read it. What is left to read is a packet without a message: a *stale* entry. In the kernel the
+entry *is* the context, with two effects. A close frees the context of everything that is queued, in
+order, of stale entries for the second time: each moves to the head of the free list. So it is here.
+And the next request in a context whose entry is stale corrupts the queue. Here it has an entry of
+its own; the stale one stays readable, and a daemon keeps one of this kind at most, the latest. So
+what poll has announced is still there, and there are never more entries than contexts and daemons
+together.
+
+Nor can requests pile up. One that somebody waits for is held by whoever waits; one that is
+abandoned has a context, or is over. ``contexts_per_user`` limits the contexts of one effective uid,
+in all its user namespaces together, because a user may make any number of those.
 
 A daemon's flags:
 
@@ -38,7 +49,7 @@ A daemon's flags:
 """
 
 import errno
-from collections import deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
@@ -77,19 +88,14 @@ class ContextState(Enum):
 class Request:
     """A requester, from send_message until it has its answer or none will come."""
 
-    __slots__ = ("_finished", "_result", "context", "counter", "entry", "identity", "is_finished")
+    __slots__ = ("_finished", "_result", "context", "counter", "identity", "is_finished")
 
     def __init__(
-        self,
-        identity: Identity,
-        context: "MessageContext",
-        entry: "QueueEntry",
-        finished: Callable[[], None],
+        self, identity: Identity, context: "MessageContext", finished: Callable[[], None]
     ) -> None:
         self.identity = identity
         self.counter = context.counter
         self.context: MessageContext | None = context
-        self.entry = entry
         self.is_finished = False
         self._result: bytes | DeviceError | None = None
         self._finished: Callable[[], None] | None = finished
@@ -103,50 +109,86 @@ class Request:
             raise RuntimeError("there is no response to take")
         return result
 
-    def abandon(self) -> None:
-        """Nobody waits any more. For the daemon nothing changes."""
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether it goes on though nobody waits for its end."""
+        return self._finished is None and not self.is_finished
+
+    def forget(self) -> None:
+        """Tell nobody of its end, and keep no answer."""
         self._finished = self._result = None
 
     def finish(self, result: bytes | DeviceError) -> None:
         """Wake the requester with what it waited for."""
         self.is_finished = True
-        if self._finished is not None:
+        finished, self._finished = self._finished, None
+        if finished is not None:
             self._result = result
-            self._finished()
+            finished()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class QueueEntry:
-    """What a daemon's read will return: a header and, while somebody wants it, a message."""
+    """What a daemon's read will return: a header and, while somebody wants it, a message.
 
-    type: PacketType
+    context: whose entry it is; None once a later request uses that context.
+    """
+
+    daemon: "Daemon" = field(repr=False)
+    context: "MessageContext | None" = field(repr=False)
     counter: int
     body: bytes | None = field(repr=False)
-    request: Request | None = field(default=None, repr=False)
+    type: PacketType = PacketType.REQUEST
 
 
 class MessageContext:
-    """struct ecryptfs_msg_ctx: a place in the table."""
+    """struct ecryptfs_msg_ctx: a place in the table. ``entry`` is what is queued of it."""
 
-    __slots__ = ("counter", "index", "request", "state")
+    __slots__ = ("counter", "entry", "index", "request", "state")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.counter = 0
         self.state = ContextState.FREE
         self.request: Request | None = None
+        self.entry: QueueEntry | None = None
 
 
 class Daemon:
     """struct ecryptfs_daemon: one open device."""
 
-    __slots__ = ("flags", "identity", "out_queue", "wake")
+    __slots__ = ("_orphan", "flags", "identity", "out_queue", "wake")
 
     def __init__(self, identity: Identity, wake: Callable[[], None]) -> None:
         self.identity = identity
         self.wake = wake
         self.flags: int = DaemonFlag.MISCDEV_OPEN
-        self.out_queue: deque[QueueEntry] = deque()
+        # Ordered by arrival; entries go from anywhere in it.
+        self.out_queue: OrderedDict[QueueEntry, None] = OrderedDict()
+        self._orphan: QueueEntry | None = None  # a stale entry whose context is in use again
+
+    def enqueue(self, entry: QueueEntry) -> None:
+        """Put what is to be read behind the rest."""
+        if entry.context is not None:
+            entry.context.entry = entry
+        self.out_queue[entry] = None
+
+    def dequeue(self) -> QueueEntry:
+        """Take the entry that is next: it was read, or nobody will read it."""
+        entry, _ = self.out_queue.popitem(last=False)
+        entry.body = None
+        if entry.context is not None:
+            entry.context.entry = None
+        else:
+            self._orphan = None
+        return entry
+
+    def disown(self, entry: QueueEntry) -> None:
+        """A later request uses the context of this stale entry: keep it, but one such alone."""
+        if self._orphan is not None:
+            del self.out_queue[self._orphan]
+        self._orphan = entry
+        entry.context = None
 
     def begin_read(self) -> bool:
         """Enter read: False where a reader is inside already, or the daemon is a zombie."""
@@ -176,6 +218,8 @@ class Totals:
     """What happened since the start, in numbers."""
 
     requests: int = 0
+    requests_without_daemon: int = 0
+    requests_without_context: int = 0
     responses: int = 0
     responses_refused: int = 0
     timeouts: int = 0
@@ -183,15 +227,24 @@ class Totals:
 
 
 class Messaging:
-    """The registry of daemons and the table of message contexts."""
+    """The registry of daemons and the table of message contexts.
 
-    def __init__(self, message_buf_len: int) -> None:
+    message_buf_len: how many contexts there are; contexts_per_user: how many of them one effective
+    uid may use, None for all. Raises ValueError for a limit below 1.
+    """
+
+    def __init__(self, message_buf_len: int, contexts_per_user: int | None = None) -> None:
+        if contexts_per_user is not None and contexts_per_user < 1:
+            raise ValueError(f"contexts_per_user is 1 or more, not {contexts_per_user}")
         self.totals = Totals()
         self.counter = 0
         self.contexts = [MessageContext(index) for index in range(message_buf_len)]
-        self._free = deque(self.contexts)
+        self.contexts_per_user = contexts_per_user
+        self._free = OrderedDict.fromkeys(self.contexts)
+        self._used_by: Counter[int] = Counter()  # effective uid: how many contexts
         self._daemons: dict[Identity, Daemon] = {}
-        self._dropped: set[Request] = set()  # they wait for their time-out without a context
+        # They wait for their time-out without a context; each with the one that it had.
+        self._dropped: dict[Request, MessageContext] = {}
         self._is_shut_down = False
 
     @property
@@ -200,8 +253,13 @@ class Messaging:
         return iter(self._daemons.values())
 
     @property
+    def registered(self) -> int:
+        """How many daemons there are."""
+        return len(self._daemons)
+
+    @property
     def free_contexts(self) -> int:
-        """How many requests would be accepted now."""
+        """How many requests would be accepted now, if they were of users within their limit."""
         return len(self._free)
 
     def spawn_daemon(self, identity: Identity, wake: Callable[[], None]) -> Daemon:
@@ -222,10 +280,15 @@ class Messaging:
         daemon.flags &= ~DaemonFlag.MISCDEV_OPEN
         self.totals.messages_dropped += len(daemon.out_queue)
         while daemon.out_queue:
-            entry = daemon.out_queue.popleft()
-            if entry.request is not None and entry.request.context is not None:
-                self._dropped.add(entry.request)
-                self._free_context(entry.request.context)
+            context = daemon.dequeue().context
+            if context is None:
+                continue
+            request = context.request
+            self._free_context(context)
+            if request is not None and request.is_abandoned:
+                request.is_finished = True
+            elif request is not None:
+                self._dropped[request] = context
         del self._daemons[daemon.identity]
 
     def send_message(
@@ -234,28 +297,46 @@ class Messaging:
         """Queue a request for the daemon of ``identity``; ``finished`` is called once it is over.
 
         Raises BuildError where the data are too long for a message, DeviceError ENOTCONN where the
-        identity has no daemon, ENOMEM where no context is free (ecryptfs_send_message_locked).
+        identity has no daemon, ENOMEM where no context is free (ecryptfs_send_message_locked), or
+        where the user has as many as one may have.
         """
         if self._is_shut_down:
             raise DeviceError(errno.ENODEV)
         daemon = self._daemons.get(identity)
         if daemon is None:
+            self.totals.requests_without_daemon += 1
             raise DeviceError(errno.ENOTCONN, "this user has no daemon")
-        if not self._free:
-            raise DeviceError(errno.ENOMEM, "every message context is in use")
-        context = self._free[0]
+        context = self._next_free(identity.euid)
         body = build_message(Message(context.index, data))
-        self._free.popleft()
+        del self._free[context]
+        self._used_by[identity.euid] += 1
         self.counter = (self.counter + 1) % COUNTER_MODULUS
         self.totals.requests += 1
         context.state = ContextState.PENDING
         context.counter = self.counter
-        entry = QueueEntry(PacketType.REQUEST, context.counter, body)
-        request = Request(identity, context, entry, finished)
-        context.request = entry.request = request
-        daemon.out_queue.append(entry)
+        request = context.request = Request(identity, context, finished)
+        if context.entry is not None:
+            context.entry.daemon.disown(context.entry)
+        daemon.enqueue(QueueEntry(daemon, context, context.counter, body))
         daemon.wake()
         return request
+
+    def _next_free(self, euid: int) -> MessageContext:
+        why = None
+        if not self._free:
+            why = "every message context is in use"
+        elif self.contexts_per_user is not None and self._used_by[euid] >= self.contexts_per_user:
+            why = "this user has as many requests under way as one may"
+        if why is not None:
+            self.totals.requests_without_context += 1
+            raise DeviceError(errno.ENOMEM, why)
+        return next(iter(self._free))
+
+    def abandon(self, request: Request) -> None:
+        """Nobody waits for the request any more. For the daemon nothing changes."""
+        request.forget()
+        if self._dropped.pop(request, None) is not None:
+            request.is_finished = True
 
     def process_response(self, daemon: Daemon, counter: int, message: Message) -> None:
         """A daemon answers; its requester is woken.
@@ -311,16 +392,22 @@ class Messaging:
             self._fail(request, DeviceError(errno.ESHUTDOWN, "the device is gone"))
 
     def _fail(self, request: Request, error: DeviceError) -> None:
-        if request.context is not None:
-            self._free_context(request.context)
-        self._dropped.discard(request)
+        context = self._dropped.pop(request, request.context)
+        # The context that a dropped request had may be another's now, who is to keep it.
+        if context is not None and context.request in (request, None):
+            self._free_context(context)
         request.finish(error)
 
     def _free_context(self, context: MessageContext) -> None:
-        """ecryptfs_msg_ctx_alloc_to_free; what is still queued of it loses its message."""
-        if context.request is not None:
-            context.request.context = None
-            context.request.entry.body = None
+        """ecryptfs_msg_ctx_alloc_to_free, for free ones too; what is queued loses its message."""
+        request, context.request = context.request, None
+        if request is not None:
+            request.context = None
+            self._used_by[request.identity.euid] -= 1
+            if not self._used_by[request.identity.euid]:
+                del self._used_by[request.identity.euid]
+        if context.entry is not None:
+            context.entry.body = None
         context.state = ContextState.FREE
-        context.request = None
-        self._free.appendleft(context)
+        self._free[context] = None
+        self._free.move_to_end(context, last=False)

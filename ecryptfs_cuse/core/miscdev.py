@@ -62,12 +62,11 @@ class Miscdev:
         daemon.end_read()
         if daemon.flags & DaemonFlag.ZOMBIE:
             return b""
-        entry = daemon.out_queue[0]
+        entry = next(iter(daemon.out_queue))
         packet = build_packet(Packet(entry.type, entry.counter, entry.body))
         if count < len(packet):
             return b""
-        daemon.out_queue.popleft()
-        entry.body = None
+        daemon.dequeue()
         return packet
 
     def interrupt_read(self, daemon: Daemon) -> bytes:

@@ -13,7 +13,7 @@ import trio
 
 from ecryptfs_cuse.fuse import mount
 from ecryptfs_cuse.fuse.channel import Channel
-from ecryptfs_cuse.fuse.mount import MountError, MountWatch
+from ecryptfs_cuse.fuse.mountinfo import MountWatch
 from ecryptfs_cuse.fuse.node import Directory
 from ecryptfs_cuse.fuse.operations import TreeOperations
 
@@ -59,10 +59,10 @@ async def _hosted(
     root: Directory, mountpoint: str, options: tuple[str, ...], transport: Transport
 ) -> AsyncIterator[trio.Event]:
     # default_permissions is said to the kernel here, because the library does not mount.
-    device = await trio.to_thread.run_sync(
+    device, mounted = await trio.to_thread.run_sync(
         mount.mount, mountpoint, ("default_permissions", *options)
     )
-    watch = MountWatch(mountpoint)
+    watch = MountWatch(mounted)
     channel = Channel(device) if transport is Transport.CHANNEL else None
     operations = TreeOperations(root, channel.add if channel else None)
     try:
@@ -79,10 +79,10 @@ async def _hosted(
             channel.close()
         operations.close()
         os.close(device)
+        watch.close()
         # After the connection is gone, so that nothing that unmounting does can wait for us.
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(_unmount, watch, mountpoint)
-        watch.close()
+            await trio.to_thread.run_sync(mount.unmount, mounted)
 
 
 @contextlib.asynccontextmanager
@@ -125,13 +125,3 @@ async def _serving(
             serving.cancel()
             serving_library.cancel()
             nursery.cancel_scope.cancel()
-
-
-def _unmount(watch: MountWatch, mountpoint: str) -> None:
-    if not watch.is_mounted():
-        return
-    try:
-        mount.unmount(mountpoint)
-    except MountError:
-        if watch.is_mounted():  # or somebody was faster
-            raise

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+from collections.abc import Callable
 from enum import Enum
 
 from ecryptfs_cuse.core.errors import DeviceError
@@ -10,11 +11,16 @@ from ecryptfs_cuse.core.messaging import Daemon, Identity
 from ecryptfs_cuse.core.miscdev import Miscdev
 from ecryptfs_cuse.fuse.caller import Caller, own_user_namespace
 from ecryptfs_cuse.fuse.node import File, Handle
+from ecryptfs_cuse.nodes.quota import Quota
 from ecryptfs_cuse.wire.packet import PacketType
 
 logger = logging.getLogger(__name__)
 
 _GREETINGS = {kind.value: kind.name for kind in (PacketType.HELO, PacketType.QUIT)}
+
+
+DEVICES_PER_USER = 1024
+"""How many daemons a uid may have, one in each user namespace. A user may make any number."""
 
 
 class IdentityRule(Enum):
@@ -48,20 +54,31 @@ class DeviceFile(File):
         super().__init__(mode, uid, gid)
         self._miscdev = miscdev
         self._rule = rule
+        self._quota = Quota(DEVICES_PER_USER)
 
     def open(self, caller: Caller, flags: int) -> Handle:
-        """Register a daemon for the caller; O_DIRECT is refused before, as by the kernel."""
+        """Register a daemon for the caller; O_DIRECT is refused before, as by the kernel.
+
+        Raises DeviceError EINVAL where the caller's identity has a daemon, EMFILE where the uid
+        has too many, in its user namespaces.
+        """
         if flags & os.O_DIRECT:
             raise DeviceError(errno.EINVAL, "the device knows no O_DIRECT")
-        return DeviceHandle(self._miscdev, identity_of(caller, self._rule))
+        close = self._quota.take(caller.uid)
+        try:
+            return DeviceHandle(self._miscdev, identity_of(caller, self._rule), close)
+        except DeviceError:
+            close()
+            raise
 
 
 class DeviceHandle(Handle):
     """An open device: its daemon is its private data. Offsets mean nothing."""
 
-    def __init__(self, miscdev: Miscdev, identity: Identity) -> None:
+    def __init__(self, miscdev: Miscdev, identity: Identity, close: Callable[[], None]) -> None:
         self._miscdev = miscdev
         self._daemon: Daemon = miscdev.open(identity, lambda: self.wake())
+        self._close = close
         self._user = identity.euid
         logger.info("user %d: daemon registered", self._user)
 
@@ -91,4 +108,5 @@ class DeviceHandle(Handle):
     def release(self) -> None:
         """The daemon is gone."""
         self._miscdev.release(self._daemon)
+        self._close()
         logger.info("user %d: daemon gone", self._user)

@@ -1,9 +1,10 @@
 """The parameters of the kernel's module."""
 
-import math
 from dataclasses import dataclass
 
 MESSAGE_BUF_LEN_MAX = 1 << 16
+MESSAGE_WAIT_TIMEOUT_MAX = 2**31 - 1
+UINT_MAX = 2**32 - 1
 NUMBER_OF_USERS_MAX = 32768
 """ECRYPTFS_MAX_NUM_USERS: a larger number is taken for this one."""
 
@@ -13,8 +14,8 @@ class Parameters:
     """The parameters of the kernel's module, with its defaults.
 
     message_buf_len: how many requests can wait at a time, all users together, 0 to 65536.
-    message_wait_timeout: how long each waits, in seconds; 0 or less: not at all.
-    number_of_users: an estimate, 1 or more; of no effect here.
+    message_wait_timeout: how long each waits, in seconds, up to 2**31 - 1; 0 or less: not at all.
+    number_of_users: an estimate, 1 to 2**32 - 1; of no effect here.
 
     Raises ValueError for a value outside these.
     """
@@ -28,10 +29,13 @@ class Parameters:
             raise ValueError(
                 f"message_buf_len is 0 to {MESSAGE_BUF_LEN_MAX}, not {self.message_buf_len}"
             )
-        if math.isnan(self.message_wait_timeout):
-            raise ValueError("message_wait_timeout is a number of seconds, not nan")
-        if self.number_of_users < 1:
-            raise ValueError(f"number_of_users is 1 or more, not {self.number_of_users}")
+        if not abs(self.message_wait_timeout) <= MESSAGE_WAIT_TIMEOUT_MAX:  # nor not a number
+            raise ValueError(
+                f"message_wait_timeout is a number of seconds up to {MESSAGE_WAIT_TIMEOUT_MAX}, "
+                f"not {self.message_wait_timeout}"
+            )
+        if not 1 <= self.number_of_users <= UINT_MAX:
+            raise ValueError(f"number_of_users is 1 to {UINT_MAX}, not {self.number_of_users}")
 
     def shown(self) -> dict[str, float]:
         """The parameters under the names that they have in sysfs, where modules show theirs."""

@@ -14,6 +14,7 @@ abandons the request: for the daemon nothing changes.
 import errno
 import os
 import select
+from collections.abc import Callable
 
 from ecryptfs_cuse.core.errors import DeviceError
 from ecryptfs_cuse.core.messaging import Identity, Request
@@ -21,7 +22,11 @@ from ecryptfs_cuse.fuse.caller import Caller
 from ecryptfs_cuse.fuse.node import File, Handle
 from ecryptfs_cuse.nodes.device import IdentityRule, identity_of
 from ecryptfs_cuse.nodes.exchange import Exchange
+from ecryptfs_cuse.nodes.quota import Quota
 from ecryptfs_cuse.wire.errors import BuildError
+
+_SPARE_FILES = 1024
+"""How many files a user may have open besides one for each context."""
 
 
 class RequestFile(File):
@@ -33,11 +38,13 @@ class RequestFile(File):
         super().__init__(0o666)
         self._exchange = exchange
         self._rule = rule
+        self._quota = Quota(exchange.requests_max + _SPARE_FILES)
 
     def open(self, caller: Caller, flags: int) -> Handle:
-        """A requester for the caller."""
+        """A requester for the caller. Raises DeviceError EMFILE where the user has too many."""
+        close = self._quota.take(caller.uid)
         identity = identity_of(caller, self._rule)
-        return RequestHandle(self._exchange, identity, bool(flags & os.O_NONBLOCK))
+        return RequestHandle(self._exchange, identity, bool(flags & os.O_NONBLOCK), close)
 
     def truncate(self) -> None:
         """Nothing to do: shells truncate what they redirect to."""
@@ -46,7 +53,14 @@ class RequestFile(File):
 class RequestHandle(Handle):
     """One requester, with one request at a time."""
 
-    def __init__(self, exchange: Exchange, identity: Identity, nonblocking: bool) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        identity: Identity,
+        nonblocking: bool,
+        close: Callable[[], None],
+    ) -> None:
+        self._close = close
         self._exchange = exchange
         self._identity = identity
         self._nonblocking = nonblocking
@@ -86,5 +100,6 @@ class RequestHandle(Handle):
     def release(self) -> None:
         """The requester has gone away."""
         if self._request is not None:
-            self._request.abandon()
-        self._answer = b""
+            self._exchange.abandon(self._request)
+        self._request, self._answer = None, b""
+        self._close()

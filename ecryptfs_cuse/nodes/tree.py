@@ -11,6 +11,8 @@ Each file's behaviour is in a module of its own. What users write to, each has f
 fuse/node.py, Users.
 """
 
+from decimal import Decimal
+
 from ecryptfs_cuse.core.messaging import Messaging
 from ecryptfs_cuse.fuse.node import Directory, Link, Node, Users
 from ecryptfs_cuse.nodes.device import DeviceFile, IdentityRule
@@ -22,6 +24,9 @@ from ecryptfs_cuse.nodes.text import TextFile
 
 VERSION_MASK = 375
 """What Linux 6.1 shows in /sys/fs/ecryptfs/version: which features the module has, as bits."""
+
+STATUS_FILES_PER_USER = 32
+"""How many control/status a user may have open: each may hold a text of its own."""
 
 
 def device_tree(
@@ -39,7 +44,7 @@ def device_tree(
             "control": Directory(
                 {
                     "request": RequestFile(exchange, rule),
-                    "status": TextFile(lambda: status_text(messaging)),
+                    "status": TextFile(lambda: status_text(messaging), STATUS_FILES_PER_USER),
                 }
             ),
         }
@@ -59,4 +64,6 @@ def device_tree(
 
 
 def _line(value: float) -> TextFile:
-    return TextFile(lambda: f"{value:g}\n")
+    """All digits and no exponent, as in sysfs; a whole number without a point."""
+    digits = f"{Decimal(str(value)):f}".removesuffix(".0")
+    return TextFile(lambda: f"{digits}\n")

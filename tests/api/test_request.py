@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from ecryptfs_cuse.serve import (
     Device,
@@ -43,6 +44,30 @@ def test_the_daemon_of_another_process_answers(
                 assert (
                     await device.request(b"question %d" % number) == (b"question %d" % number)[::-1]
                 )
+
+    trio.run(main)
+
+
+def test_a_user_may_have_as_many_requests_under_way_as_the_limit_says(mountpoint: Path) -> None:
+    async def main() -> None:
+        async with serve(mountpoint, contexts_per_user=1) as device, trio.open_nursery() as nursery:
+            descriptor = await trio.to_thread.run_sync(os.open, device.path, os.O_RDWR)
+            nursery.start_soon(device.request, b"the only one")
+            await trio.testing.wait_all_tasks_blocked()
+            with refused(errno.ENOMEM):
+                await device.request(b"one more")
+            assert device.status()["contexts"]["per_user"] == 1
+            nursery.cancel_scope.cancel()
+        os.close(descriptor)
+
+    trio.run(main)
+
+
+def test_a_limit_below_1_is_refused_before_anything_is_mounted(mountpoint: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(ValueError, match="contexts_per_user"):
+            async with serve(mountpoint, contexts_per_user=0):
+                pass
 
     trio.run(main)
 

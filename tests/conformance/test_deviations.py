@@ -9,11 +9,14 @@ from tests.conformance.case import DECLARED
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "deviations.md"
 
 NOT_CASES = {
+    "a-path-for-each-user": "no case asks for the path of what it has opened",
+    "files-per-user": "it takes a thousand user namespaces",
     "fork-while-reading": "it depends on the machine's kernel, and loses a message at random",
     "requester-gone": "a killed requester of the kernel's spins: nothing that a daemon sees",
     "reused-context": "the kernel's fault corrupts its memory",
     "parameters-shown": "the kernel shows nothing to compare with",
     "shutdown": "the kernel's module does not end while it is used",
+    "pyfuse3-page-cache": "it would hang the system that all cases share",
     "pyfuse3-tasks": "99 blocked reads would stop the system that all cases share",
 }
 """The headings that no case can show, and why."""

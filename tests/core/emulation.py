@@ -69,8 +69,8 @@ def refused(number: int) -> Iterator[None]:
 class Device:
     """Messaging and Miscdev, and a record of whom they woke."""
 
-    def __init__(self, message_buf_len: int = 32) -> None:
-        self.messaging = Messaging(message_buf_len)
+    def __init__(self, message_buf_len: int = 32, contexts_per_user: int | None = None) -> None:
+        self.messaging = Messaging(message_buf_len, contexts_per_user)
         self.miscdev = Miscdev(self.messaging)
         self.woken: list[Identity] = []
         self.finished: list[int] = []

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ecryptfs_cuse.core.errors import DeviceError
-from ecryptfs_cuse.core.messaging import ContextState, Daemon, Identity, Request
+from ecryptfs_cuse.core.messaging import (
+    ContextState,
+    Daemon,
+    Identity,
+    MessageContext,
+    QueueEntry,
+    Request,
+)
 from tests.core.emulation import (
     OTHER_NAMESPACE,
     OTHER_USER,
@@ -24,6 +31,7 @@ from tests.core.emulation import (
     response,
     seen,
 )
+from tests.kept import kept
 
 TABLE = 3
 
@@ -34,7 +42,10 @@ counts = st.sampled_from((0, 4, 5, 13, 14, 15, 4096))
 
 @dataclass
 class Asked:
-    """A request in the model. holds: it has a context. waits: its requester has no result yet."""
+    """A request in the model. holds: it has a context. waits: it is not over.
+
+    disowned: it is over, unread, and its index another's. dropped: its daemon closed before.
+    """
 
     real: Request
     identity: Identity
@@ -44,6 +55,8 @@ class Asked:
     holds: bool = True
     waits: bool = True
     abandoned: bool = False
+    disowned: bool = False
+    dropped: bool = False
     result: bytes | int | None = None
 
 
@@ -60,9 +73,10 @@ class Opened:
 class AgainstModel(RuleBasedStateMachine):
     """Each rule does the same to both, and compares what comes out."""
 
-    @initialize()
-    def begin(self) -> None:
-        self.device = Device(TABLE)
+    @initialize(contexts_per_user=st.sampled_from((None, 2)))
+    def begin(self, contexts_per_user: int | None) -> None:
+        self.device = Device(TABLE, contexts_per_user)
+        self.most_of_a_user = TABLE if contexts_per_user is None else contexts_per_user
         self.daemons: dict[Identity, Opened] = {}
         self.requests: list[Asked] = []
         self.free = list(range(TABLE))
@@ -80,6 +94,19 @@ class AgainstModel(RuleBasedStateMachine):
             asked.holds = False
             self.free.insert(0, asked.index)
 
+    def free_once_more(self, index: int) -> None:
+        if index in self.free:
+            self.free.remove(index)
+            self.free.insert(0, index)
+
+    def disown(self, index: int) -> None:
+        """Whoever is queued with this index keeps its packet, but no daemon has two such."""
+        for opened in self.daemons.values():
+            if any(asked.index == index and not asked.disowned for asked in opened.queue):
+                opened.queue = [asked for asked in opened.queue if not asked.disowned]
+                for asked in opened.queue:
+                    asked.disowned = asked.index == index
+
     @rule(identity=identities)
     def open(self, identity: Identity) -> None:
         if identity in self.daemons:
@@ -95,11 +122,20 @@ class AgainstModel(RuleBasedStateMachine):
             return  # the file stays open as long as somebody is inside
         self.device.close(self.daemons.pop(identity).real)
         for asked in opened.queue:
-            self.let_go(asked)
+            if asked.holds:
+                self.let_go(asked)
+                asked.dropped = True
+                asked.waits = not asked.abandoned
+            elif not asked.disowned:
+                self.free_once_more(asked.index)
 
     @rule(identity=identities, data=data)
     def send(self, identity: Identity, data: bytes) -> None:
-        if identity not in self.daemons or not self.free:
+        of_user = [
+            asked for asked in self.requests if asked.holds and asked.identity.euid == identity.euid
+        ]
+        is_full = not self.free or len(of_user) >= self.most_of_a_user
+        if identity not in self.daemons or is_full:
             missing = errno.ENOMEM if identity in self.daemons else errno.ENOTCONN
             with refused(missing):
                 self.device.send(data, identity)
@@ -107,6 +143,7 @@ class AgainstModel(RuleBasedStateMachine):
         woken = len(self.device.woken)
         request = self.device.send(data, identity)
         asked = Asked(request, identity, len(self.requests) + 1, self.free.pop(0), data)
+        self.disown(asked.index)
         assert self.device.woken[woken:] == [identity]
         self.requests.append(asked)
         self.daemons[identity].queue.append(asked)
@@ -188,15 +225,18 @@ class AgainstModel(RuleBasedStateMachine):
         asked = draw.draw(st.sampled_from(self.requests[-5:]))
         self.device.messaging.time_out(asked.real)
         if asked.waits:
+            if asked.dropped:
+                self.free_once_more(asked.index)
             self.finish(asked, errno.ENOMSG)
 
     @precondition(lambda self: self.requests)
     @rule(draw=st.data())
     def abandon(self, draw: st.DataObject) -> None:
         asked = draw.draw(st.sampled_from(self.requests[-5:]))
-        asked.real.abandon()
+        self.device.messaging.abandon(asked.real)
         asked.abandoned = True
         asked.result = None
+        asked.waits = asked.waits and not asked.dropped
 
     @precondition(lambda self: any(asked.result is not None for asked in self.requests))
     @rule(draw=st.data())
@@ -236,9 +276,25 @@ class AgainstModel(RuleBasedStateMachine):
         assert registered == list(self.daemons)
 
     @invariant()
-    def no_message_is_kept_once_its_request_is_over(self) -> None:
-        for asked in self.requests:
-            assert asked.holds or asked.real.entry.body is None
+    def messages_are_kept_of_the_requests_that_are_queued_alone(self) -> None:
+        kept = [
+            entry.counter
+            for opened in self.daemons.values()
+            for entry in opened.real.out_queue
+            if entry.body is not None
+        ]
+        queued = [asked for opened in self.daemons.values() for asked in opened.queue]
+        assert kept == [asked.counter for asked in queued if asked.holds]
+
+    @invariant()
+    def what_is_kept_is_bounded_by_contexts_daemons_and_requesters_that_wait(self) -> None:
+        what = kept(self.device.messaging)
+        waiting = [asked for asked in self.requests if asked.waits and not asked.abandoned]
+        assert what[MessageContext] == TABLE
+        assert what[Daemon] == len(self.daemons)
+        assert what[QueueEntry] <= TABLE + len(self.daemons)
+        assert what[Request] <= TABLE + len(waiting)
+        assert what[bytes] <= TABLE
 
     def teardown(self) -> None:
         """Let every request end: the table is whole again."""

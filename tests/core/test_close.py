@@ -2,8 +2,9 @@
 
 import errno
 
-from ecryptfs_cuse.core.messaging import ContextState
+from ecryptfs_cuse.core.messaging import ContextState, Daemon, Request
 from tests.core.emulation import OTHER_USER, USER, Device, Seen, refused
+from tests.kept import kept
 
 
 def test_closing_drops_what_is_queued_and_counts_it(device: Device) -> None:
@@ -140,9 +141,76 @@ def test_after_the_close_there_is_no_connection(device: Device) -> None:
 def test_an_abandoned_message_that_is_queued_is_dropped_like_any_other(device: Device) -> None:
     daemon = device.open()
     request = device.send()
-    request.abandon()
+    device.messaging.abandon(request)
     device.close(daemon)
     assert device.messaging.free_contexts == 32
     device.messaging.time_out(request)
     assert device.messaging.free_contexts == 32
     assert device.finished == []
+
+
+def fill_and_answer(device: Device, daemon: Daemon, *indexes: int) -> None:
+    """Use every context, and answer these, in this order, before they are read."""
+    for _ in range(device.messaging.free_contexts):
+        device.send()
+    for index in indexes:
+        device.answer(daemon, Seen(1 + index, index))
+
+
+def test_a_close_moves_the_contexts_of_stale_entries_to_the_head_again() -> None:
+    device = Device(4)
+    daemon = device.open()
+    fill_and_answer(device, daemon, 1, 3, 0)
+    device.close(daemon)  # it frees 0, 1, 2 and 3
+    daemon = device.open()
+    for _ in range(4):
+        device.send()
+    assert [device.next_request(daemon).index for _ in range(4)] == [3, 2, 1, 0]
+
+
+def test_a_close_spares_the_context_of_a_stale_entry_that_is_in_use_again() -> None:
+    device = Device(2)
+    daemon, other = device.open(), device.open(OTHER_USER)
+    fill_and_answer(device, daemon, 0)
+    device.send(identity=OTHER_USER)  # with the index 0
+    device.close(daemon)
+    asked = device.next_request(other)
+    assert asked.index == 0
+    device.answer(other, asked)
+
+
+def test_the_time_out_of_a_dropped_message_moves_its_context_to_the_head_again() -> None:
+    device = Device(3)
+    daemon = device.open()
+    read, dropped = device.send(), device.send()
+    asked = device.next_request(daemon)
+    device.close(daemon)
+    daemon = device.open()
+    device.answer(daemon, asked)
+    assert read.take() == b"answer"
+    device.messaging.time_out(dropped)
+    assert device.exchange(daemon).index == 1
+
+
+def test_an_abandoned_request_is_over_once_its_daemon_closes_with_it_queued(device: Device) -> None:
+    """However long its time-out: nobody waits for that."""
+    for _ in range(100):
+        daemon = device.open()
+        before, after = device.send(), device.send()
+        device.messaging.abandon(before)
+        device.close(daemon)
+        device.messaging.abandon(after)
+        assert before.is_finished
+        assert after.is_finished
+    assert kept(device.messaging)[Request] == 0
+    assert device.finished == []
+
+
+def test_a_request_that_somebody_waits_for_is_not_over_with_its_daemon(device: Device) -> None:
+    daemon = device.open()
+    request = device.send()
+    device.close(daemon)
+    assert not request.is_finished
+    assert kept(device.messaging)[Request] == 1
+    device.messaging.time_out(request)
+    assert kept(device.messaging)[Request] == 0

@@ -8,6 +8,7 @@ import pytest
 from ecryptfs_cuse.core.messaging import COUNTER_MODULUS, ContextState, Messaging
 from ecryptfs_cuse.wire.errors import BuildError
 from tests.core.emulation import OTHER_NAMESPACE, OTHER_USER, USER, Device, Seen, refused
+from tests.kept import kept
 
 
 def test_without_a_daemon_of_the_requesters_there_is_no_connection(device: Device) -> None:
@@ -249,7 +250,7 @@ def test_the_requester_is_told_once_and_may_ask_again_from_there(device: Device)
 
 def test_an_abandoned_request_changes_nothing_for_the_daemon(device: Device) -> None:
     daemon = device.open()
-    device.send(b"question").abandon()
+    device.messaging.abandon(device.send(b"question"))
     assert device.poll(daemon)[0]
     asked = device.next_request(daemon)
     assert asked == Seen(1, 0, b"question")
@@ -266,7 +267,7 @@ def test_an_abandoned_request_gives_its_context_back_when_its_time_is_over(
 ) -> None:
     daemon = device.open()
     request = device.send()
-    request.abandon()
+    device.messaging.abandon(request)
     asked = device.next_request(daemon)
     device.messaging.time_out(request)
     assert device.messaging.free_contexts == 32
@@ -278,7 +279,7 @@ def test_an_abandoned_request_gives_its_context_back_when_its_time_is_over(
 def test_the_answer_to_an_abandoned_request_is_not_kept(device: Device) -> None:
     daemon = device.open()
     request = device.send()
-    request.abandon()
+    device.messaging.abandon(request)
     device.answer(daemon, device.next_request(daemon))
     with pytest.raises(RuntimeError):
         request.take()
@@ -288,24 +289,26 @@ def test_abandoning_a_finished_request_forgets_its_answer(device: Device) -> Non
     daemon = device.open()
     request = device.send()
     device.answer(daemon, device.next_request(daemon))
-    request.abandon()
+    device.messaging.abandon(request)
     with pytest.raises(RuntimeError):
         request.take()
 
 
 def test_of_a_finished_request_no_message_is_kept(device: Device) -> None:
     daemon = device.open()
-    read, unread = device.send(b"secret"), device.send(b"secret")
+    _, unread = device.send(b"secret"), device.send(b"secret")
+    assert kept(device.messaging)[bytes] == 2
     device.next_request(daemon)
-    assert read.entry.body is None
+    assert kept(device.messaging)[bytes] == 1
     device.messaging.time_out(unread)
-    assert unread.entry.body is None
+    assert kept(device.messaging)[bytes] == 0
 
 
 def test_the_repr_of_what_holds_a_message_does_not_show_it(device: Device) -> None:
     daemon = device.open()
     request = device.send(b"Swordfish~Secret")
-    for holder in (request, request.entry, daemon.out_queue, request.context, daemon):
+    entry = next(iter(daemon.out_queue))
+    for holder in (request, entry, daemon.out_queue, request.context, daemon):
         for form in ("Swordfish", b"Swordfish".hex()):
             assert form not in repr(holder)
 

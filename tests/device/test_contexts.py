@@ -1,5 +1,7 @@
 import errno
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ from tests.device.traffic import (
     respond,
     response_to,
 )
-from tests.mounted import MountedDevice
+from tests.mounted import MountedDevice, run_command
 
 
 def answer_everything(
@@ -215,3 +217,62 @@ def test_without_any_time_to_wait_a_request_fails_at_once(
     with refused(errno.ENOMSG):
         requester.call("raw_read", request, PACKET_MAX)
     assert len(read_packet(daemon, descriptor)) == 5
+
+
+def test_a_limit_for_each_user_leaves_contexts_to_the_others(
+    mount: MountFactory, clients: ClientFactory
+) -> None:
+    device = mount(
+        *("--message-buf-len", "3"),
+        *("--contexts-per-user", "2"),
+        *("--message-wait-timeout", "60"),
+    )
+    user, inside, other = clients(1000), clients(1000, "unshare", "-U"), clients(1001)
+    descriptors = [open_device(client, device) for client in (user, inside, other)]
+    requests = [ask(user, device, b"first"), ask(inside, device, b"in a namespace of its own")]
+    for client in (user, inside):
+        one_more = client.call("os.open", device.request_path, os.O_RDWR)
+        with refused(errno.ENOMEM):
+            client.call("os.write", one_more, b"one more")
+    answer_everything(other, [ask(other, device, b"of the other")], other, descriptors[2])
+    status = device.status()
+    assert status["contexts"]["per_user"] == 2
+    assert status["totals"]["requests_without_context"] == 2
+    shown = run_command("status", "--mount", str(device.mountpoint)).stdout
+    assert "1 of 3 free, 2 at most for each user" in " ".join(shown.split())
+    assert "2 requests without context" in " ".join(shown.split())
+    raw = ("request", "raw", "--mount", str(device.mountpoint), "42")
+    done = run_command(*raw, prefix=("setpriv", "--reuid=1000", "--clear-groups"))
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: too many requests are waiting: every message context that you may use is in use\n",
+    )
+    answer_everything(user, requests[:1], user, descriptors[0])
+    answer_everything(inside, requests[1:], inside, descriptors[1])
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many"])
+def test_a_limit_that_is_none_is_wrong_usage(tmp_path: Path, limit: str) -> None:
+    done = run_command("mount", str(tmp_path), "--contexts-per-user", limit)
+    assert done.returncode == 2
+    assert "Invalid value for '--contexts-per-user'" in done.stderr
+
+
+def test_a_daemon_that_answers_without_reading_has_few_packets_to_read(
+    mount: MountFactory, clients: ClientFactory
+) -> None:
+    device = mount("--message-wait-timeout", "60")
+    daemon, requester = clients(), clients()
+    descriptor = open_device(daemon, device)
+    for _ in range(40):
+        request = ask(requester, device, b"guess")
+        (context,) = device.status()["contexts"]["in_use"]
+        counter, index = context["counter"].to_bytes(4, "big"), context["index"]
+        body = index.to_bytes(4, sys.byteorder) + bytes(4)
+        daemon.call("os.write", descriptor, b"g" + counter + bytes((8,)) + body)
+        assert requester.call("raw_read", request, PACKET_MAX) == b""
+    assert device.status()["daemons"][0]["queued"] == 2
+    assert daemon.call("poll", descriptor, 0xFFFF, 0) == 0x41
+    for _ in range(2):
+        assert len(read_packet(daemon, descriptor)) == 5
+    assert daemon.call("poll", descriptor, 0xFFFF, 0) == 0

@@ -192,9 +192,102 @@ def test_an_option_that_cannot_be_mounted_with_is_an_error(tmp_path: Path, optio
 
 
 @pytest.mark.parametrize(
+    "option",
+    [
+        *("auto_unmount", "noexec,auto_unmount", "allow_root", "blkdev", "ro", "rw,ro"),
+        *("subtype=other", "fd=0", "rootmode=40000", "user_id=1", "group_id=1"),
+    ],
+)
+def test_an_option_that_is_not_for_here_is_refused_with_the_reason(
+    tmp_path: Path, option: str
+) -> None:
+    done = run_command("mount", str(tmp_path), "-o", option)
+    assert (done.returncode, done.stdout) == (32, "")
+    name = option.split(",")[-1].split("=")[0]
+    assert done.stderr.startswith(f"Error: the option {name} cannot be used: ")
+    assert not is_mountpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "max_read=-1",
+        "fsname=",
+        "allow_other\\",
+        "a\\,b",
+        "remount",
+        "bind",
+        "context=x",
+        "\\",
+        "=",
+        "-o",
+    ],
+)
+def test_an_option_that_makes_no_sense_is_an_error_in_a_sentence(
+    tmp_path: Path, option: str
+) -> None:
+    done = run_command("mount", str(tmp_path), "-o", option)
+    assert (done.returncode, done.stdout) == (32, "")
+    assert done.stderr.startswith("Error: fusermount3 failed: ")
+    assert not is_mountpoint(tmp_path)
+
+
+def test_a_device_with_unusual_options_works(mount: MountFactory, clients: ClientFactory) -> None:
+    device = mount("-o", r",,max_read=1,nonempty,,fsname=a\,b c,default_permissions,dev,suid,sync,")
+    client = clients()
+    descriptor = open_device(client, device)
+    data = b"x" * 500
+    assert exchange(device, client, client, descriptor, data) == data[::-1]
+    assert run_command("umount", str(device.mountpoint)).returncode == 0
+    device.check_end()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("mount failed: No space left on device", "see the sysctl fs.mount-max"),
+        ("mount failed: Operation not permitted", "SYS_ADMIN"),
+        ("fuse: device not found, try 'modprobe fuse' first", "modprobe fuse"),
+        ("gr\udcfcn", "gr"),
+        (None, "fusermount3 is missing: install it"),
+    ],
+)
+def test_a_fusermount_that_fails_is_said_with_what_to_do(
+    tmp_path: Path, text: str | None, sentence: str
+) -> None:
+    where, program = tmp_path / "mount", tmp_path / "bin" / "fusermount3"
+    where.mkdir()
+    program.parent.mkdir()
+    if text is not None:
+        program.write_bytes(b'#!/bin/sh\necho "fusermount3: %s" >&2; exit 1' % os.fsencode(text))
+        program.chmod(0o755)
+    done = subprocess.run(
+        [*COMMAND, "mount", str(where)],
+        env={**os.environ, "PATH": str(program.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (32, "")
+    assert done.stderr.startswith("Error: fusermount3 ")
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         (),
+        ("--uid", "4294967295"),
+        ("--uid", "99999999999"),
+        ("--uid", "-1"),
+        ("--gid", "4294967295"),
+        ("--gid", "99999999999"),
+        ("--message-wait-timeout", "inf"),
+        ("--message-wait-timeout", "1e308"),
+        ("--message-wait-timeout", "-inf"),
+        ("--number-of-users", "4294967296"),
+        ("--message-buf-len", "99999999999999999999"),
         ("--mode", "0999"),
         ("--mode", "7777"),
         ("--message-buf-len", "-1"),
@@ -215,6 +308,17 @@ def test_a_wrong_command_line_is_2_and_mounts_nothing(
     assert (done.returncode, done.stdout) == (2, "")
     assert "Error: " in done.stderr
     assert not is_mountpoint(where)
+
+
+def test_the_largest_numbers_work(mount: MountFactory, clients: ClientFactory) -> None:
+    largest = str(2**32 - 2)
+    arguments = ("--uid", largest, "--gid", largest, "--message-wait-timeout", str(2**31 - 1))
+    device = mount(*arguments, "--number-of-users", str(2**32 - 1), "--message-buf-len", "65536")
+    found = clients().call("os.stat", device.path)
+    assert (found.st_uid, found.st_gid) == (2**32 - 2, 2**32 - 2)
+    client = clients()
+    descriptor = open_device(client, device)
+    assert exchange(device, client, client, descriptor, b"abc") == b"cba"
 
 
 def test_a_request_that_fails_is_1(device: MountedDevice) -> None:

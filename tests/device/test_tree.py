@@ -79,6 +79,13 @@ def test_the_parameters_are_those_of_the_command_line(
     assert texts == [b"7\n", b"1.5\n", b"32768\n"]
 
 
+def test_parameters_keep_all_their_digits(mount: MountFactory, clients: ClientFactory) -> None:
+    device, client = mount("--message-wait-timeout", "1234567"), clients()
+    path = device.mountpoint / PARAMETERS / "ecryptfs_message_wait_timeout"
+    descriptor = client.call("os.open", str(path), os.O_RDONLY)
+    assert client.call("os.read", descriptor, 100) == b"1234567\n"
+
+
 @pytest.mark.parametrize("path", ["sys/fs/ecryptfs/version", "control/status"])
 def test_what_can_only_be_read_is_refused_to_writers_even_to_root(
     device: MountedDevice, clients: ClientFactory, path: str
@@ -177,12 +184,15 @@ def test_status_tells_daemons_contexts_and_totals(
     ]
     assert status["contexts"] == {
         "total": 32,
+        "per_user": None,
         "free": 31,
         "in_use": [{"index": 1, "counter": 2, "euid": 1000}],
     }
     assert status["counter"] == 2
     assert status["totals"] == {
         "requests": 2,
+        "requests_without_daemon": 0,
+        "requests_without_context": 0,
         "responses": 1,
         "responses_refused": 0,
         "timeouts": 0,

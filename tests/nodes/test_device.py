@@ -54,6 +54,20 @@ def test_o_direct_is_refused_and_leaves_no_daemon_behind(kernel: Kernel, file: D
     file.open(CALLER, os.O_RDWR)
 
 
+def test_a_user_may_have_1024_daemons_in_all_user_namespaces_together(
+    kernel: Kernel, file: DeviceFile
+) -> None:
+    opened = [file.open(Caller(CALLER.uid, number), os.O_RDWR) for number in range(1024)]
+    with refused(errno.EMFILE):
+        file.open(Caller(CALLER.uid, 1024), os.O_RDWR)
+    file.open(OTHER_CALLER, os.O_RDWR)
+    opened[0].release()
+    for _ in range(2000):
+        with refused(errno.EINVAL):
+            file.open(Caller(CALLER.uid, 1), os.O_RDWR)
+    file.open(Caller(CALLER.uid, 1024), os.O_RDWR)
+
+
 def test_the_last_close_unregisters_the_daemon(kernel: Kernel, file: DeviceFile) -> None:
     file.open(CALLER, os.O_RDWR).release()
     assert list(kernel.messaging.daemons) == []

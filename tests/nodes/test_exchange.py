@@ -8,6 +8,7 @@ import trio
 from ecryptfs_cuse.core.errors import DeviceError
 from ecryptfs_cuse.core.messaging import Daemon, Identity, Request
 from ecryptfs_cuse.wire.packet import Message
+from tests.kept import kept
 from tests.nodes.clock import Kernel, running, with_clock
 
 USER = Identity(1000, 1)
@@ -152,7 +153,7 @@ async def test_a_request_whose_message_a_close_dropped_still_ends_in_its_time() 
 async def test_an_abandoned_request_gives_its_context_back_in_its_time() -> None:
     requester = Requester(Kernel())
     async with running(requester.kernel.exchange):
-        requester.send("abandoned").abandon()
+        requester.kernel.exchange.abandon(requester.send("abandoned"))
         await trio.sleep(2.9)
         assert requester.kernel.messaging.free_contexts == 31
         await trio.sleep(0.2)
@@ -194,6 +195,39 @@ async def test_a_request_without_end_waits_for_ever() -> None:
         assert not request.is_finished
         requester.answer(request)
     assert outcome(request) == b"answer"
+
+
+@with_clock
+async def test_finished_requests_do_not_pile_up_behind_one_with_a_long_time_out() -> None:
+    requester = Requester(Kernel(message_wait_timeout=1e9, message_buf_len=200))
+    async with running(requester.kernel.exchange):
+        requester.send("patient")
+        waiting: list[Request] = []
+        for _ in range(2000):
+            finished = requester.send("quick")
+            requester.answer(finished)
+            if len(waiting) < 150:
+                waiting.append(requester.send("waiting", 5))
+        assert kept(requester.kernel.exchange)[Request] <= 64 + 2 * (len(waiting) + 1)
+        await trio.sleep(6)
+        assert all(request.is_finished for request in waiting)
+    assert [end for end in requester.ended if end[0] == "waiting"] == 150 * [("waiting", 5)]
+
+
+@with_clock
+async def test_abandoned_requests_do_not_pile_up_as_daemons_come_and_go() -> None:
+    kernel = Kernel(message_wait_timeout=1e9)
+    async with running(kernel.exchange):
+        for _ in range(1000):
+            daemon = kernel.miscdev.open(USER, lambda: None)
+            before, after = (
+                kernel.exchange.send(USER, b"question", lambda: None) for _ in range(2)
+            )
+            kernel.exchange.abandon(before)
+            kernel.miscdev.release(daemon)
+            kernel.exchange.abandon(after)
+    assert kept(kernel.exchange)[Request] <= 64 + 2
+    assert kernel.messaging.free_contexts == 32
 
 
 def test_what_messaging_refuses_the_exchange_refuses() -> None:

@@ -7,8 +7,10 @@ import select
 import pytest
 import trio
 
+from ecryptfs_cuse.core.messaging import Request
 from ecryptfs_cuse.fuse.node import Handle
 from ecryptfs_cuse.nodes.request import RequestFile
+from tests.kept import kept
 from tests.nodes.clock import Kernel, running, with_clock
 from tests.nodes.handles import CALLER, OTHER_CALLER, Keyd, refused
 
@@ -256,6 +258,18 @@ async def test_a_request_that_was_abandoned_gives_its_context_back_in_its_time()
 
 
 @with_clock
+async def test_files_and_daemons_that_come_and_go_leave_nothing_however_long_the_time_out() -> None:
+    kernel = Kernel(message_wait_timeout=1e9)
+    for _ in range(200):
+        keyd, file = Keyd(kernel), Opened(kernel)
+        file.write(b"question")
+        kernel.miscdev.release(keyd.daemon)
+        file.handle.release()
+    assert kept(kernel.exchange)[Request] <= 66
+    assert kernel.messaging.free_contexts == 32
+
+
+@with_clock
 async def test_closing_an_idle_or_an_answered_file_is_nothing_special() -> None:
     kernel = Kernel()
     keyd, idle, answered = Keyd(kernel), Opened(kernel), Opened(kernel)
@@ -265,6 +279,17 @@ async def test_closing_an_idle_or_an_answered_file_is_nothing_special() -> None:
     idle.handle.release()
     answered.handle.release()
     assert kernel.messaging.free_contexts == 32
+
+
+def test_a_user_may_have_a_file_for_each_context_and_1024_besides() -> None:
+    kernel = Kernel(message_buf_len=2)
+    file = RequestFile(kernel.exchange)
+    opened = [file.open(CALLER, os.O_RDWR) for _ in range(1026)]
+    with refused(errno.EMFILE):
+        file.open(CALLER, os.O_RDWR)
+    file.open(OTHER_CALLER, os.O_RDWR).release()
+    opened[0].release()
+    file.open(CALLER, os.O_RDWR)
 
 
 def test_offsets_mean_nothing() -> None:

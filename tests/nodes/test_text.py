@@ -6,8 +6,9 @@ from itertools import count
 
 import pytest
 
+from ecryptfs_cuse.fuse.caller import Caller
 from ecryptfs_cuse.nodes.text import TextFile
-from tests.nodes.handles import CALLER, refused
+from tests.nodes.handles import CALLER, OTHER_CALLER, refused
 
 
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, 3, os.O_WRONLY | os.O_TRUNC])
@@ -33,6 +34,30 @@ def test_each_open_file_tells_one_story() -> None:
         b"story 2",
         b"story 1",
     ]
+
+
+def test_open_files_share_a_text_until_it_changes() -> None:
+    texts = [20_000 * "one"]
+    file = TextFile(lambda: texts[-1][:30_000] + texts[-1][30_000:])
+    first, second = file.open(CALLER, os.O_RDONLY), file.open(CALLER, os.O_RDONLY)
+    texts.append("other")
+    third = file.open(CALLER, os.O_RDONLY)
+    assert first.read(1 << 20, 0) == second.read(1 << 20, 0) == texts[0].encode()
+    assert third.read(1 << 20, 0) == b"other"
+    assert first.read(1 << 20, 0) is second.read(1 << 20, 0)  # a slice that is whole is no copy
+
+
+def test_a_user_may_have_so_many_open_and_other_users_do_not_count() -> None:
+    file = TextFile(lambda: "375\n", files_per_user=2)
+    first = file.open(CALLER, os.O_RDONLY)
+    file.open(CALLER, os.O_RDONLY)
+    inside = Caller(CALLER.uid, CALLER.user_namespace + 1)
+    for caller in (CALLER, inside):
+        with refused(errno.EMFILE):
+            file.open(caller, os.O_RDONLY)
+    assert file.open(OTHER_CALLER, os.O_RDONLY).read(99, 0) == b"375\n"
+    first.release()
+    file.open(CALLER, os.O_RDONLY)
 
 
 def test_the_file_is_read_only() -> None:
