@@ -15,13 +15,13 @@ from soak.check import Checks, abort
 from soak.children import Children
 from soak.ledger import OUTCOMES, Count
 from soak.place import Place
-from soak.rounds import CROWD, Outcome, Plan, Rounds
+from soak.rounds import CROWD, OTHERS, Outcome, Plan, Rounds
 from soak.vicious import DEEDS
 from tests.isolation import isolate
 from tests.mounted import MountedDevice
 
 _WHERE = Path("/mnt")  # ours alone: we have a mount namespace of our own
-_CONTEXTS = 4096
+_CONTEXTS_PER_USER = 4
 _TIMEOUT_SECONDS = 3.0
 
 
@@ -83,7 +83,7 @@ def main(
     scratch.mkdir()
     scratch.chmod(0o1777)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until whom we fork has a handler for it
-    device = _mounted()
+    device = _mounted(users + OTHERS)
     children = Children()
     place = Place(device.mountpoint, scratch, _TIMEOUT_SECONDS)
     checks = Checks(device, place, children)
@@ -118,12 +118,14 @@ def main(
     click.echo("soak: ok")
 
 
-def _mounted() -> MountedDevice:
+def _mounted(users: int) -> MountedDevice:
+    """A device on which nobody can take the contexts of others."""
     try:
         return MountedDevice(
             _WHERE / "device",
             *("--allow-other", "--mode", "0666"),
-            *("--message-buf-len", str(_CONTEXTS)),
+            *("--message-buf-len", str(users * _CONTEXTS_PER_USER)),
+            *("--contexts-per-user", str(_CONTEXTS_PER_USER)),
             *("--message-wait-timeout", str(_TIMEOUT_SECONDS)),
         )
     except AssertionError as error:

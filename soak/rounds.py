@@ -23,6 +23,8 @@ HONEST_UID = 29_999
 CROWD_UID = 29_998
 CALLERS = 4
 """Users who make any call; theirs come after the others'."""
+OTHERS = CALLERS + 2
+"""Users besides those who ask and answer."""
 
 CROWD = 200
 CROWD_SECONDS = 1.5

@@ -158,10 +158,12 @@ def test_what_a_process_raises_is_told_with_its_place() -> None:
 
 
 def test_a_status_in_which_everything_is_over_is_settled() -> None:
-    totals = {"requests": 5, "responses": 3, "timeouts": 2}
+    totals = {"requests": 6, "responses": 3, "timeouts": 2, "messages_dropped": 1}
     contexts = {"in_use": [], "free": 32, "total": 32}
     status = {"daemons": [], "contexts": contexts, "totals": totals}
     assert unsettled(status) == ""
-    assert "not one for each" in unsettled({**status, "totals": {**totals, "requests": 6}})
+    for requests in (4, 7):
+        wrong = {**status, "totals": {**totals, "requests": requests}}
+        assert "not one for each" in unsettled(wrong)
     assert "contexts are in use" in unsettled({**status, "contexts": {**contexts, "free": 31}})
     assert "are registered" in unsettled({**status, "daemons": [{"euid": 1}]})
