@@ -198,7 +198,7 @@ def test_libecryptfs_makes_a_token_of_the_same_octets() -> None:
     assert build_private_key_token(TOKEN) == _generate_key_payload(TOKEN)
 
 
-@pytest.mark.parametrize("passphrase", [secrets.token_hex(8), "a" * 64])
+@pytest.mark.parametrize("passphrase", [secrets.token_hex(8), "a" * 64], ids=["usual", "longest"])
 def test_a_passphrase_token_of_ecryptfs_utils_is_refused_as_such(passphrase: str) -> None:
     with password_token_in_user_keyring(passphrase) as (signature, octets):
         assert len(octets) == 740
