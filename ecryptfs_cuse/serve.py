@@ -122,12 +122,19 @@ def serve(
     identity: what tells users, each with one daemon, apart.
     contexts_per_user: how many requests of one uid can wait at a time; as the kernel, no limit.
 
+    A child made by fork during the block leaves by os._exit or exec: trio's loop is its parent's.
+
     At the end blocked readers return 0 octets, requests fail, and the mount is gone, files still
     open in it or not: however the block ends, by Ctrl-C too. What the block raises comes out as it
     is. Raises MountError where it cannot be mounted, RuntimeError where this process serves one
-    already, ValueError for a uid or gid that is none; where serving fails, the block is cancelled
-    and the failure comes out.
+    already, ValueError for a uid, gid or mode that is none; where serving fails, the block is
+    cancelled and the failure comes out.
     """
+    transport, identity = Transport(transport), IdentityRule(identity)
+    if isinstance(options, str):
+        raise TypeError("options are several: give a list of strings, not a string")
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"a mode is 0 to 0o777, not {mode:#o}")
     for number in (uid, gid):
         if number is not None and not 0 <= number <= ID_MAX:
             raise ValueError(f"a uid or gid is 0 to {ID_MAX}, not {number}")

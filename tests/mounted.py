@@ -15,7 +15,7 @@ from tests.client import PATIENCE
 
 COMMAND = (sys.executable, "-m", "ecryptfs_cuse.cli.main")
 
-MUST_TRUST = "ecryptfs-cuse: with --transport pyfuse3 its users must trust one another\n"
+MUST_TRUST = "ecryptfs-cuse: with --transport pyfuse3 users must trust one another\n"
 
 
 def run_command(*arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

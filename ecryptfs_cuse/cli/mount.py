@@ -48,9 +48,13 @@ def _octal(digits: str) -> int:
     "-o",
     "options",
     metavar="OPTIONS",
-    help="Options for fusermount3, with commas between; see below.",
+    help="Options for fusermount3, separated by commas; see above.",
 )
-@click.option("--allow-other", is_flag=True, help="Let users other than the mounting one in.")
+@click.option(
+    "--allow-other",
+    is_flag=True,
+    help="Let other users in. They also need --mode 0666 to open the device.",
+)
 @click.option(
     "--mode",
     type=_octal,
@@ -73,25 +77,26 @@ def _octal(digits: str) -> int:
     type=click.Choice([rule.value for rule in IdentityRule]),
     default=IdentityRule.USER_NAMESPACE.value,
     show_default=True,
-    help="Whose daemon it is: by uid and user namespace, or by the uid outside, as in Linux 6.1.",
+    help="What a user is: a uid in a user namespace, or a uid alone, as in Linux 6.1.",
 )
 @click.option(
     "--bind",
     metavar="PATH",
-    help="Put the device at PATH too, for daemons that look nowhere else. Needs root.",
+    help="Make the device appear at PATH too, for daemons with a fixed path. Needs root. Its users "
+    "must trust one another; among others, make PATH a symbolic link instead.",
 )
 @click.option(
     "--message-buf-len",
     type=click.IntRange(0, MESSAGE_BUF_LEN_MAX),
     default=_DEFAULTS.message_buf_len,
     show_default=True,
-    help="How many requests can wait at a time, all users together.",
+    help="How many requests can wait at once, over all users.",
 )
 @click.option(
     "--contexts-per-user",
     type=click.IntRange(1),
     metavar="N",
-    help="How many of them may be one user's, by the uid outside.  [default: no limit]",
+    help="How many of them one user may have, in all user namespaces.  [default: no limit]",
 )
 @click.option(
     "--message-wait-timeout",
@@ -105,10 +110,16 @@ def _octal(digits: str) -> int:
     type=click.IntRange(1),
     default=_DEFAULTS.number_of_users,
     show_default=True,
-    help="As with the kernel's module; of no effect here.",
+    help="Shown as the kernel's module shows it; has no effect.",
 )
-@click.option("--background", is_flag=True, help="Go on in the background once it is ready.")
-@click.option("-v", "--verbose", count=True, help="Say more on standard error; twice: everything.")
+@click.option(
+    "--background",
+    is_flag=True,
+    help="Return once the device is ready, and serve on in the background.",
+)
+@click.option(
+    "-v", "--verbose", count=True, help="Log more to standard error; given twice, log everything."
+)
 def mount(
     mountpoint: str,
     options: str | None,
@@ -135,10 +146,19 @@ def mount(
 
     It ends with Ctrl-C, SIGTERM, or when it is unmounted, and leaves nothing mounted.
 
+    \b
+    Under MOUNTPOINT are
+        dev/ecryptfs       the device
+        control/request    raises a request as the user who opens it
+        control/status     daemons, requests and totals, as JSON
+        sys/               what daemons look for under /sys
+    dev and control lead each user to a directory of their own below users, which
+    nobody else but root can enter. Nobody but you and root can list MOUNTPOINT;
+    others name the files.
+
     Options are passed on to fusermount3, which knows allow_other, max_read=N, fsname=NAME, noexec,
-    nosuid, nodev, noatime, sync, dirsync and their opposites, and refuses those that it does not
-    know. Not for here: auto_unmount, allow_root, blkdev, ro, subtype and what fusermount3 sets
-    itself.
+    nosuid, nodev, noatime, sync, dirsync and their opposites, and refuses others. These cannot be
+    used: auto_unmount, allow_root, blkdev, ro, subtype, and what fusermount3 sets itself.
 
     \b
     Example: a device, and the reference daemon on it
@@ -193,7 +213,7 @@ def mount(
         log_to_standard_error(verbose)
         forbid_core_dumps()
         if is_shared:
-            logger.warning("with --transport pyfuse3 its users must trust one another")
+            logger.warning("with --transport pyfuse3 users must trust one another")
         with _mount_failing():
             trio.run(run, ready)
 
@@ -222,14 +242,17 @@ def _mount_failing() -> Iterator[None]:
 def umount(mountpoint: str) -> None:
     """Unmount the device at MOUNTPOINT: its server ends, blocked daemons are released.
 
-    Unmounts at once, even if files are open in it or its server does not answer; never what is not
-    a device of ecryptfs-cuse. Returns when the server has let go of the device.
+    Unmounts at once, even if files are open in it or its server does not answer. Refuses what is
+    not a device of ecryptfs-cuse. Returns when the server has let go of the device.
     """
     with _mount_failing(), mounts.reach(mountpoint) as root:
         entry = mounts.device_at(root)
         mounts.unmount(entry)
         if not _has_ended(root):
-            click.echo(f"{entry.path} is unmounted; its server has not ended yet", err=True)
+            click.echo(
+                f"{entry.path} is unmounted, but its server is still running",
+                err=True,
+            )
 
 
 def _has_ended(root: int) -> bool:

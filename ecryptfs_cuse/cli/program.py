@@ -35,6 +35,9 @@ class Program(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
         streams.prepare()
+        # From here on Ctrl-C is told as other failures are. One that is ignored stays so.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         # A parent that ignores it would keep us from seeing how our children end.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         failure: BaseException | None = None
@@ -74,7 +77,7 @@ def _told(failure: BaseException) -> int:
         case MemoryError():
             streams.complain("Error: there is not enough memory")
         case _:
-            streams.complain(f"Error: a fault in this program: {in_one_line(failure)}")
+            streams.complain(f"Error: this is a bug in ecryptfs-cuse: {in_one_line(failure)}")
     return _FAILED
 
 

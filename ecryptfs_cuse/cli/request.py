@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ecryptfs_cuse.cli.errors import NO_ANSWER, Failed
+from ecryptfs_cuse.cli.errors import Failed, unreachable
 from ecryptfs_cuse.core.errors import DeviceError
 from ecryptfs_cuse.core.keystore import decrypted_key, encrypted_key
 from ecryptfs_cuse.fuse.patience import open_in_time
@@ -25,8 +25,6 @@ _ERRORS = {
     errno.ECONNABORTED: "the device's server died before the answer came",
 }
 
-_NO_DEVICE = (errno.ENOENT, errno.ENOTDIR, errno.ENOTCONN, errno.ENODEV)
-
 _FILE_MAX = 4 * MESSAGE_DATA_MAX
 """Bytes of a file with an encrypted key: two digits a byte, and as much white space."""
 
@@ -40,7 +38,7 @@ def _hex(text: str) -> bytes:
     if not set(digits) <= set(string.hexdigits):
         raise click.BadParameter("give hexadecimal digits")
     if len(digits) % 2:
-        raise click.BadParameter("there is an odd number of hexadecimal digits; two are a byte")
+        raise click.BadParameter("odd number of hexadecimal digits: each byte needs two")
     return bytes.fromhex(digits)
 
 
@@ -78,7 +76,7 @@ class _Discreet(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, unless there are such arguments."""
         if ctx.args:
-            raise click.UsageError("this takes options only: there is an argument without one", ctx)
+            raise click.UsageError("unexpected argument: give values with options", ctx)
         return super().invoke(ctx)
 
 
@@ -174,7 +172,7 @@ def decrypt(mountpoint: str, sig: str, encrypted: bytes) -> None:
 def raw(mountpoint: str, packet: tuple[bytes, ...]) -> None:
     """Send any bytes as a request's data, and print the answer's data as they are."""
     if not any(packet):
-        raise click.UsageError("a request has one byte at least")
+        raise click.UsageError("a request needs at least one byte")
     click.echo(_exchange(mountpoint, b"".join(packet)).hex())
 
 
@@ -184,14 +182,8 @@ def _exchange(mountpoint: str, packet: bytes) -> bytes:
     path = os.path.join(mountpoint, "control", "request")
     try:
         descriptor = open_in_time(path, os.O_RDWR | os.O_CLOEXEC)
-    except TimeoutError:
-        raise Failed(NO_ANSWER.format(mountpoint)) from None
     except OSError as error:
-        if error.errno in _NO_DEVICE:
-            raise Failed(f"no device is mounted at {mountpoint}") from None
-        if error.errno == errno.EMFILE:
-            raise Failed("you have too many requests open on this device") from None
-        raise Failed(f"cannot open {path}: {error.strerror}") from None
+        raise unreachable(mountpoint, error) from None
     try:
         os.write(descriptor, packet)
         return os.read(descriptor, MESSAGE_DATA_MAX)

@@ -1,15 +1,12 @@
 """ecryptfs-cuse status."""
 
-import errno
 import json
 import os
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from ecryptfs_cuse.cli.errors import NO_ANSWER, Failed
+from ecryptfs_cuse.cli.errors import Failed, unreachable
 from ecryptfs_cuse.fuse.patience import read_in_time
 
 
@@ -28,12 +25,8 @@ def status(mountpoint: str, as_json: bool) -> None:
     try:
         text = read_in_time(path).decode()
         content = _parse(text)
-    except TimeoutError:
-        raise Failed(NO_ANSWER.format(mountpoint)) from None
     except OSError as error:
-        if error.errno == errno.EMFILE:
-            raise Failed(f"cannot read {path}: you have it open too often") from None
-        raise Failed(f"no device is mounted at {mountpoint}: {error.strerror}") from None
+        raise unreachable(mountpoint, error) from None
     except ValueError:
         raise Failed(f"no device is mounted at {mountpoint}: {path} is not its status") from None
     if as_json:
@@ -51,6 +44,10 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _show(content: dict[str, Any]) -> None:
+    # Only here: it looks at the working directory, which may be in a mount that is gone.
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console()
     daemons = Table("user", "user namespace", "unread", "flags", title="daemons")
     for daemon in content["daemons"]:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import stat
 from dataclasses import dataclass
 
 from ecryptfs_cuse.fuse.mount import make_free, one_at_a_time, system_call, unmount
@@ -17,6 +18,8 @@ from ecryptfs_cuse.fuse.mountinfo import Entry, MountError, entry_of, now, path_
 from ecryptfs_cuse.fuse.patience import open_in_time
 
 _MS_BIND = ctypes.c_ulong(4096)  # linux/mount.h
+
+_MEMORY_DEVICES = 1  # the major number, linux/major.h
 
 _PLACEHOLDER = b"""\
 A device of ecryptfs-cuse was here, and its server was killed. Remove this file, or start the server
@@ -48,6 +51,8 @@ def resolve_target(target: str) -> str:
     else:
         if _is_directory(path):
             raise MountError(f"{path} is a directory: name a file, or a new name in a directory")
+        if _is_memory_device(path):
+            raise MountError(f"{path} is a device that all programs use: choose another path")
         return path
     try:
         return os.path.join(_resolved(directory or "."), name)
@@ -69,6 +74,15 @@ def _is_directory(path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_memory_device(path: str) -> bool:
+    """Whether it is /dev/null or one of its kind."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) == _MEMORY_DEVICES
 
 
 def bind(source: str, target: str) -> Bound:
@@ -122,7 +136,7 @@ def _remove_placeholder(path: str) -> None:
 
 def _refuse_device(descriptor: int, path: str) -> None:
     if entry_of(descriptor).is_ours:
-        raise MountError(f"{path} is in a device itself: choose a path outside")
+        raise MountError(f"{path} is inside a device: choose a path outside")
 
 
 def _bind(source: str, target: str) -> Entry:
@@ -141,6 +155,6 @@ def unbind(bound: Bound) -> None:
     """Undo ``bind``, or what is left of it. Raises MountError."""
     found = now(bound.entry)
     path = bound.path if found is None else found.path
+    unmount(bound.entry)
     with one_at_a_time(os.path.dirname(path)):
-        unmount(bound.entry)
         _remove_placeholder(path)

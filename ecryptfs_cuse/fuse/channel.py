@@ -156,7 +156,7 @@ class Channel:
                 if error.errno in _WITHDRAWN:
                     continue
                 if error.errno not in _GONE:
-                    logger.error("the kernel gives no requests: %s", error.strerror)
+                    logger.error("cannot read requests from the kernel: %s", error.strerror)
                 return False
             else:
                 if size == 0:
@@ -170,7 +170,7 @@ class Channel:
         except StructError:
             length = 0
         if length != len(request) or length < abi.IN_HEADER_SIZE:
-            logger.error("not a request: %d octets", len(request))
+            logger.error("not a request: %d bytes", len(request))
             return
         try:
             self._handlers.get(opcode, self._forward)(unique, request)
@@ -276,7 +276,7 @@ class Channel:
             except BlockingIOError:
                 return  # the next reply makes room
             except OSError as error:
-                logger.error("the library takes no requests: %s", error.strerror)
+                logger.error("cannot pass requests to the library: %s", error.strerror)
                 self._send(unique, -errno.EIO, b"")
             else:
                 self._forwarded[unique] = opcode

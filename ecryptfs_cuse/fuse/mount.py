@@ -34,9 +34,9 @@ _MNT_DETACH = 2  # linux/mount.h
 
 _REFUSED_OPTIONS = {
     "auto_unmount": "the server unmounts at its end, and the next one what a killed one left",
-    "allow_root": "give allow_other: root is among the others",
-    "blkdev": "the device is on no block device",
-    "fsblk": "the device is on no block device",
+    "allow_root": "use allow_other instead: it lets root in too",
+    "blkdev": "there is no block device behind it",
+    "fsblk": "there is no block device behind it",
     "ro": "a daemon must write to the device",
     "subtype": "the type tells ecryptfs-cuse its mounts from others",
     **dict.fromkeys(("fd", "rootmode", "user_id", "group_id"), "fusermount3 sets it"),
@@ -44,7 +44,9 @@ _REFUSED_OPTIONS = {
 
 _HINTS = {
     "No space left on device": "there are too many mounts: see the sysctl fs.mount-max",
-    "Operation not permitted": "here nobody may mount: a container needs the right to (SYS_ADMIN)",
+    "Operation not permitted": "mounting is not allowed here: a container needs CAP_SYS_ADMIN",
+    "not found in /etc/mtab": "it is another user's: unmount it as that user, or as root",
+    "could not determine username": "this uid has no entry in /etc/passwd",
     "device not found": "load the kernel's module: modprobe fuse",
 }
 
@@ -62,10 +64,19 @@ def reach(path: str | os.PathLike[str], flags: int = 0) -> Iterator[int]:
     try:
         descriptor = open_in_time(given, os.O_PATH | os.O_CLOEXEC | flags)
     except TimeoutError:
-        raise MountError(f"cannot open {given}: a server on the way does not answer") from None
+        raise MountError(
+            f"cannot open {given}: a file system on its path does not answer"
+        ) from None
     except OSError as error:
-        if flags & os.O_DIRECTORY and error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if flags & os.O_DIRECTORY and error.errno == errno.ENOENT:
             raise MountError(f"{given} is not a directory: create it first") from error
+        if flags & os.O_DIRECTORY and error.errno == errno.ENOTDIR:
+            raise MountError(f"{given} is not a directory: name one") from error
+        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+            raise MountError(
+                f"cannot open {given}: its server has died: give a path that does "
+                "not lead through it, such as an absolute one"
+            ) from error
         raise MountError(f"cannot open {given}: {error.strerror}") from error
     try:
         yield descriptor
@@ -85,7 +96,7 @@ def resolve(path: str | os.PathLike[str]) -> str:
 def device_at(root: int) -> Entry:
     """The device of ours that is mounted where ``root`` leads. Raises MountError."""
     path = path_of(root)
-    mounted = stack(path)
+    mounted = _stack(path)
     if not mounted:
         raise MountError(f"nothing is mounted at {path}")
     if mounted[0].is_ours:
@@ -94,8 +105,8 @@ def device_at(root: int) -> Entry:
         if entry.is_ours:
             raise MountError(_covered(entry, mounted[0]))
     raise MountError(
-        f"what is mounted at {path} is no device of ecryptfs-cuse, but {mounted[0].fstype}: "
-        "umount(8) takes it away"
+        f"{path} is not a device of ecryptfs-cuse, but a mount of type {mounted[0].fstype}: "
+        "use umount(8) for it"
     )
 
 
@@ -120,7 +131,7 @@ def mount(mountpoint: str, options: Iterable[str]) -> tuple[int, Entry]:
     Clears a stale mount away before. Raises MountError.
     """
     if mountpoint == "/":
-        raise MountError("the device would hide the root directory: mount it elsewhere")
+        raise MountError("the device would hide the root directory: choose another directory")
     joined = _joined(options)
     make_free(mountpoint)
     with one_at_a_time(mountpoint) as beneath:
@@ -138,7 +149,7 @@ def mount(mountpoint: str, options: Iterable[str]) -> tuple[int, Entry]:
         for entry in _new_at(path_of(beneath), before):
             return device, entry
         os.close(device)
-        raise MountError(f"{mountpoint} was unmounted at once")
+        raise MountError(f"{mountpoint} was unmounted right after it was mounted: try again")
 
 
 def _new_at(path: str, before: dict[int, Entry]) -> list[Entry]:

@@ -7,6 +7,7 @@ waits. Behind a channel, read, write, poll and release of open files never get h
 import errno
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -165,7 +166,7 @@ class TreeOperations(pyfuse3.Operations):
             attributes.atime_ns = attr.st_atime_ns
         if fields.update_mtime:
             attributes.mtime_ns = attr.st_mtime_ns
-        attributes.ctime_ns = attr.st_ctime_ns
+        attributes.ctime_ns = time.time_ns()  # the kernel does not say
         return self._entry(found)
 
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:

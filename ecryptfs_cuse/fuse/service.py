@@ -38,12 +38,16 @@ class Service(AbstractAsyncContextManager[T, bool], Generic[T]):
     def __init__(self, service: Callable[[Callable[[T], None]], Awaitable[None]]) -> None:
         self._service = service
         self._stop = trio.CancelScope(shield=True)
+        self._was_entered = False
         self._started: trio.Event
         self._value: T | None = None
         self._failure: BaseException | None = None
 
     @enable_ki_protection
     async def __aenter__(self) -> T:
+        if self._was_entered:
+            raise RuntimeError("a service runs once: make another one")
+        self._was_entered = True
         await trio.lowlevel.checkpoint()  # where it is cancelled already, nothing starts
         self._process = os.getpid()
         self._started = trio.Event()

@@ -178,7 +178,7 @@ async def _serving(
         if isinstance(between, Greeting):
             note_unmounted()
         elif not stopping:
-            raise RuntimeError("the library has stopped to serve")
+            raise RuntimeError("the library has stopped serving")
 
     async def notice_unmount() -> None:
         while watch.is_mounted():

@@ -67,8 +67,9 @@ def reverse(path: str) -> None:
 async def use(mountpoint: Path, transport: str, threads: list[threading.Thread]) -> None:
     """Serve, and have a request answered."""
     async with serve(mountpoint, transport=Transport(transport)) as device:
-        threads.append(threading.Thread(target=reverse, args=[device.path]))
-        threads[0].start()
+        thread = threading.Thread(target=reverse, args=[device.path])
+        thread.start()
+        threads.append(thread)
         while not device.status()["daemons"]:
             await trio.sleep(0.001)
         assert await device.request(b"abc", timeout=PATIENCE) == b"cba"

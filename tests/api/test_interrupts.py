@@ -297,3 +297,15 @@ def test_it_serves_where_trio_is_a_guest(
     while not ended:
         todo.get(timeout=PATIENCE)()
     ended[0].unwrap()
+
+
+def test_a_service_that_runs_cannot_be_entered_once_more(mountpoint: Path) -> None:
+    async def main() -> None:
+        service = serve(mountpoint)
+        async with service:
+            with pytest.raises(RuntimeError, match="runs once"):
+                async with service:
+                    pass
+            assert is_mountpoint(mountpoint)
+
+    trio.run(main)

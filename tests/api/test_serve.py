@@ -1,5 +1,6 @@
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -275,3 +276,23 @@ def test_other_tasks_run_while_the_device_serves(
         assert await trio.to_thread.run_sync(blocked.result) == b""
 
     trio.run(main)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mode": -1},
+        {"mode": 0o1777},
+        {"transport": "pigeon"},
+        {"identity": "nobody"},
+        {"options": "allow_other"},
+        {"uid": -1},
+        {"gid": 1 << 32},
+    ],
+    ids=str,
+)
+def test_what_nothing_can_be_served_with_is_refused_at_once(
+    mountpoint: Path, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        serve(mountpoint, **wrong)

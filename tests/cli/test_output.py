@@ -49,5 +49,6 @@ def test_a_user_who_has_too_many_files_open_is_told_so(mounted: MountedDevice) -
         for _ in range(32):
             stack.enter_context(status.open())
         done = run_command("status", *where)
-    said = f"Error: cannot read {status}: you have it open too often\n"
+    where_it_is = f"on the device at {mounted.mountpoint}"
+    said = f"Error: you have too many files open {where_it_is}: close some\n"
     assert (done.returncode, done.stderr) == (1, said)

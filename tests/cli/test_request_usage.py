@@ -18,7 +18,7 @@ SIGNATURE = "0123456789abcdef"
 SECRET = "c0ffee"
 """Digits that may be a key's."""
 
-ODD = "there is an odd number of hexadecimal digits; two are a byte"
+ODD = "odd number of hexadecimal digits: each byte needs two"
 NO_DEVICE = "no device is mounted at "
 
 
@@ -119,14 +119,14 @@ def test_standard_input_that_is_closed_or_cannot_be_read_is_wrong_usage(tmp_path
         ("raw", [SECRET + "0"], ODD),
         ("raw", [SECRET, "0"], ODD),
         ("raw", [SECRET + "x"], "give hexadecimal digits"),
-        ("raw", [""], "a request has one byte at least"),
+        ("raw", [""], "a request needs at least one byte"),
         ("raw", [], "Missing argument 'HEX...'"),
         ("raw", [4000 * SECRET], "a request has 8375 bytes at most, not 12000"),
         ("encrypt", ["--key", SECRET + "0"], ODD),
         ("encrypt", ["--key", SECRET + "\N{ARABIC-INDIC DIGIT ONE}"], "give hexadecimal digits"),
         ("encrypt", ["--key", SECRET], "an AES key has 16, 24 or 32"),
         ("encrypt", ["--key", SECRET, "--key-bytes", "3"], "not both"),
-        ("encrypt", [SECRET], "this takes options only: there is an argument without one"),
+        ("encrypt", [SECRET], "unexpected argument: give values with options"),
         ("decrypt", ["--encrypted", "/dev/zero", SECRET], "too large"),
         ("encrypt", ["--cipher", "des3_ede", "--key", 4000 * SECRET], "a packet length is"),
     ],
@@ -140,7 +140,7 @@ def test_wrong_usage_is_a_sentence_that_repeats_no_digits(
 def test_an_argument_too_many_is_not_repeated(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("00")
     result = run(tmp_path, "decrypt", "--encrypted", str(tmp_path / "file"), SECRET)
-    assert refused(result, 2, "there is an argument without one")
+    assert refused(result, 2, "unexpected argument: give values with options")
 
 
 def test_no_file_key_is_made_for_a_request_that_cannot_be(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_user_who_has_too_many_requests_open_is_told_so(
 
     monkeypatch.setattr(os, "open", refuse)
     result = run(tmp_path, "raw", SECRET)
-    assert refused(result, 1, "you have too many requests open on this device")
+    assert refused(result, 1, "you have too many files open on the device at ")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"3", b"{}"])

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from ecryptfs_cuse.cli import background, surroundings
 from ecryptfs_cuse.cli.errors import MountFailed
 from tests.cli.processes import ending, unmount, wait_mounted
 from tests.client import PATIENCE
-from tests.mounted import COMMAND, is_mountpoint, run_command
+from tests.mounted import COMMAND, MountedDevice, is_mountpoint, run_command
 
 CLOSED = [
     streams
@@ -214,7 +215,7 @@ def test_too_few_descriptors_are_a_sentence_and_leave_nothing_mounted(tmp_path: 
     done = run_command("mount", str(tmp_path), "--background", prefix=("prlimit", "--nofile=10"))
     assert done.returncode in (1, 32)
     assert "\nError: " in f"\n{done.stderr}"
-    assert "fault in this program" not in done.stderr
+    assert "bug in ecryptfs-cuse" not in done.stderr
     assert not is_mountpoint(tmp_path)
 
 
@@ -292,3 +293,46 @@ def test_a_start_that_is_ended_leaves_no_server_in_the_background(number: signal
         assert file.read() == b""
     starter.stdin.close()
     starter.stdout.close()
+
+
+def test_in_a_mount_that_is_gone_commands_work(tmp_path: Path) -> None:
+    where = tmp_path / "mount"
+    where.mkdir()
+    status = f"{shlex.join(COMMAND)} status --mount {where}"
+    gone = "while ls >/dev/null 2>&1; do :; done"
+    script = f"cd {where}; umount -l {where}; {gone}; {status}; {status} --json"
+    device = MountedDevice(where)
+    try:
+        done = subprocess.run(
+            ["sh", "-c", script],
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        device.check_end()
+    finally:
+        device.clean_up()
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("Error: no device is mounted at ") == 2
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_ctrl_c_while_it_starts_ends_it_without_a_word(tmp_path: Path, is_ignored: bool) -> None:
+    # Whatever is imported first sends it.
+    (tmp_path / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n")
+    program = "from ecryptfs_cuse.cli.start import main; main()"
+    ignoring = ("env", "--ignore-signal=INT") if is_ignored else ()
+    done = subprocess.run(
+        [*ignoring, sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.getcwd()}"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    if is_ignored:
+        assert "ImportError" in done.stderr or "AttributeError" in done.stderr  # it went on
+    else:
+        assert (done.returncode, done.stderr) == (-signal.SIGINT, "")

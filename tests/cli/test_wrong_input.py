@@ -168,7 +168,7 @@ def test_wrong_input_is_a_sentence_and_an_exit_code(
     arguments = [word.format_map(places) for word in command.split()]
     found, out, said = run(arguments, uid)
     assert "Traceback" not in said + out
-    assert "fault in this program" not in said
+    assert "bug in ecryptfs-cuse" not in said
     assert (found, out) == (code, ""), said
     assert "Error: " in said
     assert said.endswith("\n")
@@ -254,7 +254,7 @@ def test_input_that_cannot_be_read_is_a_sentence(places: dict[str, str], redirec
     done = run_with(command, places, redirection)
     assert "Error: " in done.stderr
     assert "Traceback" not in done.stderr
-    assert "fault in this program" not in done.stderr
+    assert "bug in ecryptfs-cuse" not in done.stderr
     assert done.returncode in (FAILED, USAGE)
 
 
@@ -265,7 +265,9 @@ def test_a_fault_of_ours_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ecryptfs_cuse.cli.status.read_in_time", fail)
     code, out, said = run(["status", "--mount", "/"])
     assert (code, out) == (FAILED, "")
-    assert said.startswith("Error: a fault in this program: ZeroDivisionError: an accident (")
+    assert said.startswith(
+        "Error: this is a bug in ecryptfs-cuse: ZeroDivisionError: an accident ("
+    )
 
 
 def test_errors_in_groups_are_told_as_those_alone(

@@ -99,7 +99,7 @@ def test_what_cannot_be_bound_is_said_and_nothing_stays_mounted(
     expected: dict[Path | str, str] = {
         tmp_path: f"{tmp_path} is a directory: name a file, or a new name in a directory",
         where: f"{where} is a directory: name a file, or a new name in a directory",
-        where / "new": f"{where}/new is in a device itself: choose a path outside",
+        where / "new": f"{where}/new is inside a device: choose a path outside",
         where
         / "dev"
         / "ecryptfs": f"cannot create {where}/dev/ecryptfs: No such file or directory",
@@ -129,3 +129,14 @@ def test_what_is_mounted_on_top_of_a_bound_device_stays(tmp_path: Path, target: 
         subprocess.run(["umount", str(target)], check=True)
     assert run_command("umount", str(target)).returncode == 0
     assert not is_mountpoint(target)
+
+
+@pytest.mark.parametrize("target", ["/dev/null", "/dev/zero", "link"])
+def test_a_device_that_all_programs_use_is_not_covered(tmp_path: Path, target: str) -> None:
+    where = tmp_path / "mount"
+    where.mkdir()
+    (tmp_path / "link").symlink_to("/dev/null")
+    done = run_command("mount", str(where), "--bind", str(tmp_path / target))
+    assert (done.returncode, done.stdout) == (32, "")
+    assert "is a device that all programs use" in done.stderr
+    assert not is_mountpoint(where)

@@ -109,8 +109,8 @@ def test_umount_leaves_what_is_no_device_of_ours(tmp_path: Path, tmpfs: Tmpfs) -
         done = run_command("umount", str(tmp_path))
     assert done.returncode == 32
     assert done.stderr == (
-        f"Error: what is mounted at {tmp_path} is no device of ecryptfs-cuse, but tmpfs: "
-        "umount(8) takes it away\n"
+        f"Error: {tmp_path} is not a device of ecryptfs-cuse, but a mount of type tmpfs: "
+        "use umount(8) for it\n"
     )
     assert type_at(tmp_path) == "tmpfs"
     (tmp_path / "directory").mkdir()
@@ -293,7 +293,7 @@ def test_the_root_directory_and_no_directory_are_refused(mountpoint: str) -> Non
     assert (done.returncode, done.stdout) == (32, "")
     assert done.stderr in (
         "Error: the name of the mount point is empty: name a directory\n",
-        "Error: the device would hide the root directory: mount it elsewhere\n",
+        "Error: the device would hide the root directory: choose another directory\n",
     )
 
 

@@ -41,7 +41,7 @@ def test_no_command_waits_for_a_server_that_does_not_answer(tmp_path: Path) -> N
         ),
         ("umount", f"{where}/dev/ecryptfs"): (
             32,
-            f"Error: cannot open {where}/dev/ecryptfs: a server on the way does not answer\n",
+            f"Error: cannot open {where}/dev/ecryptfs: a file system on its path does not answer\n",
         ),
     }
     with stopped(device):
@@ -56,7 +56,7 @@ def test_no_command_waits_for_a_server_that_does_not_answer(tmp_path: Path) -> N
             assert (out, (process.returncode, said)) == ("", expected[arguments])
         done = run_command("umount", where)
         assert (done.returncode, done.stdout) == (0, "")
-        assert done.stderr == f"{where} is unmounted; its server has not ended yet\n"
+        assert done.stderr == f"{where} is unmounted, but its server is still running\n"
         assert not device.is_mounted
 
 

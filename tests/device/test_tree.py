@@ -216,3 +216,12 @@ def test_the_device_answers_these_calls_as_the_kernels_does(
             client.call(*call)
     client.call("fcntl.flock", descriptor, 2)
     client.call("fcntl.lockf", descriptor, 2)
+
+
+def test_a_change_of_attributes_is_a_change_of_now(
+    mount: MountFactory, clients: ClientFactory
+) -> None:
+    device, user = mount(), clients(1000)
+    before = user.call("os.stat", device.path).st_ctime_ns
+    user.call("os.utime", device.path)
+    assert user.call("os.stat", device.path).st_ctime_ns > before

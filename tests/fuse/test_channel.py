@@ -139,7 +139,7 @@ def test_what_was_written_does_not_stay_in_the_buffer(kernel: Kernel) -> None:
 def test_what_is_no_request_is_passed_over(kernel: Kernel, octets: bytes) -> None:
     kernel.post_octets(octets)
     kernel.serve()
-    assert kernel.complaints == [f"not a request: {len(octets)} octets"]
+    assert kernel.complaints == [f"not a request: {len(octets)} bytes"]
     kernel.complaints.clear()
     check_service(kernel)
 
@@ -249,7 +249,7 @@ def test_a_connection_that_is_over_ends_the_channel(
     Faults(monkeypatch, "readv", number)
     assert not kernel.channel.serve_burst()
     if number in (errno.EPERM, errno.EIO):  # which no kernel gives to who has mounted
-        assert kernel.complaints == [f"the kernel gives no requests: {os.strerror(number)}"]
+        assert kernel.complaints == [f"cannot read requests from the kernel: {os.strerror(number)}"]
         kernel.complaints.clear()
     kernel.channel.close()
     assert list(kernel.messaging.daemons) == []
