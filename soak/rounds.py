@@ -100,7 +100,9 @@ class Rounds:
             self._children.tick()
             since = asks.ledger[Count.SINCE_NS] if asks in self._children else 0
             if since and time.monotonic_ns() - since > _STANDSTILL_SECONDS * 1e9:
-                self._children.stand_still(asks)
+                self._children.tick()  # it may have ended since
+                if asks in self._children:
+                    self._children.stand_still(asks)
             return not self._children.faults
 
         try:

@@ -5,6 +5,7 @@ Everything is in native byte order. Sizes are in octets.
 
 from enum import IntEnum
 from struct import Struct
+from typing import NamedTuple
 
 MAX_WRITE = 3 * 4096
 """The most octets of one WRITE: enough for the longest request that control/request takes.
@@ -25,9 +26,12 @@ ERROR_MAX = 511
 
 
 class Opcode(IntEnum):
-    """enum fuse_opcode: the requests that are not simply passed on."""
+    """enum fuse_opcode: the requests that are not passed on as they are."""
 
+    LOOKUP = 1
     FORGET = 2
+    GETATTR = 3
+    READLINK = 5
     OPEN = 14
     READ = 15
     WRITE = 16
@@ -43,6 +47,24 @@ IN_HEADER = Struct("=IIQ")
 """fuse_in_header: len (of the whole request), opcode, unique; the rest is not used."""
 
 IN_HEADER_SIZE = 40
+
+_SENDER = Struct("=QIII")
+_SENDER_OFFSET = 16
+
+
+class Sender(NamedTuple):
+    """The rest of fuse_in_header: the inode number that is meant, and who asks."""
+
+    nodeid: int
+    uid: int
+    gid: int
+    pid: int
+
+
+def sender_of(request: bytes | memoryview) -> Sender:
+    """Who sends a request, and about which inode. Raises struct.error."""
+    return Sender(*_SENDER.unpack_from(request, _SENDER_OFFSET))
+
 
 OUT_HEADER = Struct("=IiQ")
 """fuse_out_header: len, error (0 or a negative errno), unique."""
@@ -83,9 +105,10 @@ INTERRUPT_IN = Struct("=Q")
 RELEASE_IN = Struct("=Q")
 """fuse_release_in: fh; the rest is not used."""
 
-OPEN_OUT = Struct("=QI")
-"""fuse_open_out: fh, open_flags."""
+OPEN_OUT = Struct("=QII")
+"""fuse_open_out: fh, open_flags, padding."""
 
+FOPEN_DIRECT_IO = 1 << 0
 FOPEN_NONSEEKABLE = 1 << 2
 FOPEN_STREAM = 1 << 4
 """The file has no position, so that reads and writes do not wait for one another's lock on it."""

@@ -3,14 +3,14 @@
     the kernel's device  <-->  Channel  <-->  a socket pair  <-->  the library
 
 Theory of operation. A request whose opcode is in the table of handlers is answered here, at once
-and straight from the open file's handle; any other is passed on to the library, and its reply is
-passed back. What the table gains:
+and straight from the open file's handle; one that is in ``answers`` by what that names; any other
+is passed on to the library, and its reply is passed back. What is gained:
 
 * A READ that cannot finish is remembered, and holds no task and no thread. The handle's ``wake``
   resumes it; an INTERRUPT ends it at once, so that a killed reader dies at once. The library knows
   no interrupts, and each of its reads would hold one of its tasks.
-* Readers and writers of one open file do not wait for one another: replies to OPEN get
-  FOPEN_STREAM on their way back, which the library cannot set.
+* Readers and writers of one open file do not wait for one another: files are opened with
+  FOPEN_STREAM, which the library cannot set.
 * One turn of the event loop serves many requests.
 
 Only a process's own read may wait. The kernel also reads to fill its page cache, for readahead(2),
@@ -30,8 +30,7 @@ import errno
 import logging
 import os
 import socket
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from struct import error as StructError  # noqa: N812  # an exception, named as exceptions are
 
@@ -96,7 +95,8 @@ class Channel:
         self._next_file = count(1)
         self._reading: dict[int, _OpenFile] = {}  # the unique of a pending READ -> its file
         self._forwarded: dict[int, int] = {}  # what the library holds: unique -> opcode
-        self._backlog: deque[bytes] = deque()
+        self._backlog: dict[int, bytes] = {}  # what is to be passed on: unique -> request
+        self.answers: Mapping[int, Callable[[abi.Sender, memoryview], bytes]] = {}
         self._handlers: dict[int, Callable[[int, memoryview], None]] = {
             Opcode.READ: self._read,
             Opcode.WRITE: self._write,
@@ -108,10 +108,6 @@ class Channel:
             Opcode.FORGET: self._drop,
             Opcode.BATCH_FORGET: self._drop,
             Opcode.NOTIFY_REPLY: self._drop,
-        }
-        self._amendments: dict[int, Callable[[memoryview, int], None]] = {
-            Opcode.INIT: amend_init,
-            Opcode.OPEN: _make_stream,
         }
 
     def add(self, handle: Handle) -> int:
@@ -173,7 +169,14 @@ class Channel:
             logger.error("not a request: %d bytes", len(request))
             return
         try:
-            self._handlers.get(opcode, self._forward)(unique, request)
+            if (handler := self._handlers.get(opcode)) is not None:
+                handler(unique, request)
+            elif (answer := self.answers.get(opcode)) is not None:
+                sender = abi.sender_of(request)
+                self._reply(unique, answer(sender, request[abi.IN_HEADER_SIZE :]))
+            else:
+                self._backlog[unique] = bytes(request)
+                self._pass_on()
         except StructError:
             self._send(unique, -errno.EINVAL, b"")
         except Exception as error:
@@ -230,8 +233,11 @@ class Channel:
     def _interrupt(self, _unique: int, request: memoryview) -> None:
         (unique,) = abi.INTERRUPT_IN.unpack_from(request, abi.IN_HEADER_SIZE)
         file = self._reading.get(unique)
-        if file is not None:  # else it is answered already, or the library is about to
+        if file is not None:
             self._interrupt_read(file, unique)
+        elif self._backlog.pop(unique, None) is not None:
+            self._send(unique, -errno.EINTR, b"")
+        # Else it is answered already, or the library is about to.
 
     def _interrupt_read(self, file: _OpenFile, unique: int) -> None:
         del file.readers[unique], self._reading[unique]
@@ -263,24 +269,20 @@ class Channel:
         if file.poller is not None:
             self._send(0, abi.NOTIFY_POLL, abi.NOTIFY_POLL_OUT.pack(file.poller))
 
-    def _forward(self, _unique: int, request: memoryview) -> None:
-        self._backlog.append(bytes(request))
-        self._pass_on()
-
     def _pass_on(self) -> None:
         """Give the library what has come, as much as it may hold."""
         while self._backlog and len(self._forwarded) < _FORWARDED_MAX:
-            _, opcode, unique = abi.IN_HEADER.unpack_from(self._backlog[0])
+            unique, request = next(iter(self._backlog.items()))
             try:
-                self._socket.send(self._backlog[0])
+                self._socket.send(request)
             except BlockingIOError:
                 return  # the next reply makes room
             except OSError as error:
                 logger.error("cannot pass requests to the library: %s", error.strerror)
                 self._send(unique, -errno.EIO, b"")
             else:
-                self._forwarded[unique] = opcode
-            self._backlog.popleft()
+                _, self._forwarded[unique], _ = abi.IN_HEADER.unpack_from(request)
+            del self._backlog[unique]
 
     @trio.lowlevel.enable_ki_protection
     async def _pass_replies_back(self) -> None:
@@ -307,9 +309,8 @@ class Channel:
     def _pass_back(self, reply: memoryview) -> None:
         _, error, unique = abi.OUT_HEADER.unpack_from(reply)
         # A notification is no reply: nobody asked, and its unique is 0.
-        amend = self._amendments.get(self._forwarded.pop(unique, 0))
-        if amend is not None and error == 0:
-            amend(reply, abi.OUT_HEADER.size)
+        if self._forwarded.pop(unique, None) == Opcode.INIT and error == 0:
+            amend_init(reply, abi.OUT_HEADER.size)
         self._write_device([reply])
 
     def _reply(self, unique: int, data: bytes) -> None:
@@ -334,9 +335,3 @@ class Channel:
             # read will see it. Neither concerns the others.
             if error.errno not in (errno.ENOENT, errno.EBADF, *_GONE):
                 logger.error("the kernel refused a reply: %s", error.strerror)
-
-
-def _make_stream(reply: memoryview, body: int) -> None:
-    number, flags = abi.OPEN_OUT.unpack_from(reply, body)
-    if flags & abi.FOPEN_NONSEEKABLE:
-        abi.OPEN_OUT.pack_into(reply, body, number, flags | abi.FOPEN_STREAM)

@@ -7,15 +7,21 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from stat import S_IFDIR
 from typing import NamedTuple
 
-from ecryptfs_cuse.fuse.node import Directory, Node, Users
+from ecryptfs_cuse.fuse.node import Attributes, Directory, File, Link, Node, Users
 
 ROOT = 1
 """The number of the tree's root, given by the kernel (FUSE_ROOT_ID)."""
 
 NOBODY = 0xFFFFFFFF
 """The uid that is none: (uid_t)-1. All others are below it."""
+
+
+VALID = 1
+"""Seconds that the kernel may rely on attributes, and on what has a name: see entry_valid."""
 
 
 class Inode(NamedTuple):
@@ -59,6 +65,27 @@ class Inodes:
         """Whether each user has one."""
         return node in self._personal
 
+    def attributes(self, inode: Inode) -> Attributes:
+        """Mode, owner and times. A user's own directories are nobody else's."""
+        node, uid = inode
+        if isinstance(node, Directory) and self.is_personal(node):
+            return replace(node.attributes, mode=S_IFDIR | 0o700, uid=uid)
+        return node.attributes
+
+    def file(self, number: int) -> File:
+        """The file with that inode number. Raises OSError ESTALE, EISDIR."""
+        node = self.find(number).node
+        if not isinstance(node, File):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return node
+
+    def link(self, number: int) -> Link:
+        """The link with that inode number. Raises OSError ESTALE, EINVAL."""
+        node = self.find(number).node
+        if not isinstance(node, Link):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return node
+
     def child(self, parent: Inode, name: str) -> Inode:
         """What has that name in a directory. Raises OSError ENOTDIR, ENOENT."""
         directory, uid = parent
@@ -74,6 +101,14 @@ class Inodes:
         """The directory that a directory is in; the root is in itself."""
         found = self._parents.get(directory.node, directory.node)
         return Inode(found, directory.uid if self.is_personal(found) else 0)
+
+
+def entry_valid(inode: Inode) -> int:
+    """Seconds that the kernel may rely on where an inode is.
+
+    None for files: their inodes share attributes, and it must ask for each user's.
+    """
+    return 0 if isinstance(inode.node, File) else VALID
 
 
 def _is_uid(name: str) -> bool:

@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 
 from ecryptfs_cuse.fuse.caller import Caller
 
+BLOCK_SIZE = 4096
+"""What stat(2) says of every node: octets for one read or write."""
+
 
 @dataclass
 class Attributes:

@@ -1,7 +1,7 @@
 """A tree of nodes as pyfuse3 Operations.
 
 Complete in itself, so that pyfuse3 alone can serve the tree: then a pending read is a task that
-waits. Behind a channel, read, write, poll and release of open files never get here.
+waits. Behind a channel, what is asked most never gets here: see channel.py and answers.py.
 """
 
 import errno
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from inspect import iscoroutinefunction
 from itertools import count
-from stat import S_IFDIR, S_IMODE
+from stat import S_IMODE
 from typing import NoReturn, ParamSpec, TypeVar
 
 import pyfuse3
@@ -34,18 +34,13 @@ from pyfuse3 import (
 )
 
 from ecryptfs_cuse.fuse.caller import caller_of
-from ecryptfs_cuse.fuse.inodes import Inode, Inodes
-from ecryptfs_cuse.fuse.node import Directory, File, Handle, Link
+from ecryptfs_cuse.fuse.inodes import VALID, Inode, Inodes, entry_valid
+from ecryptfs_cuse.fuse.node import BLOCK_SIZE, Directory, File, Handle
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_VALID = 1.0
-"""Seconds that the kernel may rely on attributes, and on what has a name."""
-
-_BLOCK_SIZE = 4096
 
 
 def _answering(operations: type[T]) -> type[T]:
@@ -90,19 +85,18 @@ class _OpenFile:
 
 @_answering
 class TreeOperations(pyfuse3.Operations):
-    """Serves ``root``. ``add`` is the channel's, where a channel serves the open files."""
+    """Serves ``root``."""
 
     enable_writeback_cache = False
     supports_dot_lookup = False  # which stands for file handles: see greeting.py
 
-    def __init__(self, root: Directory, add: Callable[[Handle], int] | None = None) -> None:
+    def __init__(self, root: Directory) -> None:
         super().__init__()
         self.ready = trio.Event()
-        self._add = add or self._add_here
         self._numbers = count(1)
         self._files: dict[int, _OpenFile] = {}
         self._reads = 0  # under way, whether they wait or not
-        self._inodes = Inodes(root)
+        self.inodes = Inodes(root)
 
     async def settle(self) -> None:
         """Let the reads that were woken answer, before their tasks are cancelled."""
@@ -124,19 +118,16 @@ class TreeOperations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         """The child ``name`` of a directory."""
-        parent = self._inodes.find(parent_inode)
-        return self._entry(self._inodes.child(parent, os.fsdecode(name)))
+        parent = self.inodes.find(parent_inode)
+        return self._entry(self.inodes.child(parent, os.fsdecode(name)))
 
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """The attributes of a node."""
-        return self._entry(self._inodes.find(inode))
+        return self._entry(self.inodes.find(inode))
 
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         """Where a link leads the caller."""
-        link = self._inodes.find(inode).node
-        if not isinstance(link, Link):
-            raise FUSEError(errno.EINVAL)
-        return FileNameT(os.fsencode(link.target(ctx.uid)))
+        return FileNameT(os.fsencode(self.inodes.link(inode).target(ctx.uid)))
 
     async def setattr(
         self,
@@ -147,8 +138,8 @@ class TreeOperations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         """Change mode, owner, group and times: they last until the unmount."""
-        found = node, _ = self._inodes.find(inode)
-        if isinstance(node, Directory) and self._inodes.is_personal(node):
+        found = node, _ = self.inodes.find(inode)
+        if isinstance(node, Directory) and self.inodes.is_personal(node):
             raise FUSEError(errno.EPERM)  # it is as it has to be
         attributes = node.attributes
         if fields.update_size:
@@ -171,16 +162,16 @@ class TreeOperations(pyfuse3.Operations):
 
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         """A directory's file handle is its inode number: nothing is kept for it."""
-        self._inodes.find(inode)
+        self.inodes.find(inode)
         return FileHandleT(inode)
 
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """List a directory; an entry's id is its place in the list."""
-        directory = self._inodes.find(fh)
-        entries = [(".", directory), ("..", self._inodes.parent(directory))]
+        directory = self.inodes.find(fh)
+        entries = [(".", directory), ("..", self.inodes.parent(directory))]
         if isinstance(directory.node, Directory):
             names = directory.node.children
-            entries += [(name, self._inodes.child(directory, name)) for name in names]
+            entries += [(name, self.inodes.child(directory, name)) for name in names]
         for place, (name, inode) in enumerate(entries[start_id:], start_id + 1):
             encoded = os.fsencode(name)
             if not pyfuse3.readdir_reply(token, encoded, self._entry(inode), place):
@@ -195,7 +186,7 @@ class TreeOperations(pyfuse3.Operations):
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         """A file system with no room, as procfs is."""
         data = StatvfsData()
-        data.f_bsize = data.f_frsize = _BLOCK_SIZE
+        data.f_bsize = data.f_frsize = BLOCK_SIZE
         data.f_namemax = 255
         return data
 
@@ -228,11 +219,9 @@ class TreeOperations(pyfuse3.Operations):
 
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """Open a file for its caller."""
-        node = self._inodes.find(inode).node
-        if not isinstance(node, File):
-            raise FUSEError(errno.EISDIR)
-        handle = node.open(caller_of(ctx.pid, ctx.uid), flags)
-        number = self._add(handle)
+        handle = self.inodes.file(inode).open(caller_of(ctx.pid, ctx.uid), flags)
+        number = next(self._numbers)
+        self._files[number] = _OpenFile(handle)
         return FileInfo(fh=number, direct_io=True, nonseekable=not handle.seekable)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
@@ -279,29 +268,18 @@ class TreeOperations(pyfuse3.Operations):
         file = self._files.pop(fh)
         file.handle.release()
 
-    def _add_here(self, handle: Handle) -> int:
-        number = next(self._numbers)
-        self._files[number] = _OpenFile(handle)
-        return number
-
     def _entry(self, inode: Inode) -> EntryAttributes:
-        node, uid = inode
-        attributes = node.attributes
+        attributes = self.inodes.attributes(inode)
         entry = EntryAttributes()
-        entry.st_ino = InodeT(self._inodes.number(inode))
+        entry.st_ino = InodeT(self.inodes.number(inode))
         entry.st_mode = attributes.mode
         entry.st_nlink = 1
         entry.st_uid = attributes.uid
         entry.st_gid = attributes.gid
-        entry.st_blksize = _BLOCK_SIZE
+        entry.st_blksize = BLOCK_SIZE
         entry.st_atime_ns = attributes.atime_ns
         entry.st_mtime_ns = attributes.mtime_ns
         entry.st_ctime_ns = attributes.ctime_ns
-        entry.attr_timeout = entry.entry_timeout = _VALID
-        if isinstance(node, Directory) and self._inodes.is_personal(node):
-            entry.st_mode = S_IFDIR | 0o700
-            entry.st_uid = uid
-        elif isinstance(node, File):
-            # Its inodes share their attributes: the kernel must ask for each user's.
-            entry.entry_timeout = 0
+        entry.attr_timeout = VALID
+        entry.entry_timeout = entry_valid(inode)
         return entry

@@ -18,6 +18,7 @@ import pyfuse3
 import trio
 
 from ecryptfs_cuse.fuse import mount
+from ecryptfs_cuse.fuse.answers import tree_answers
 from ecryptfs_cuse.fuse.channel import Channel
 from ecryptfs_cuse.fuse.connection import Connection
 from ecryptfs_cuse.fuse.greeting import Greeting
@@ -94,10 +95,11 @@ async def _hosted(
             watch = MountWatch(mounted)
             end.callback(watch.close)
             channel = Channel(device) if transport is Transport.CHANNEL else None
-            operations = TreeOperations(root, channel.add if channel else None)
+            operations = TreeOperations(root)
             end.callback(operations.close)
             between: Channel | Greeting
             if channel is not None:
+                channel.answers = tree_answers(operations.inodes, channel.add)
                 between, library = channel, channel.library.detach()
                 connection = Connection(mounted.connection, device)
             else:

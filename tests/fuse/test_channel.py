@@ -166,6 +166,28 @@ def test_large_requests_wait_until_the_socket_has_room(kernel: Kernel) -> None:
     assert {kernel.answer(unique) for unique in uniques} == {(-errno.ENOSYS, b"")}
 
 
+def test_a_request_that_has_not_been_passed_on_yet_can_be_interrupted(kernel: Kernel) -> None:
+    uniques = [kernel.send(LOOKUP, b"name\0") for _ in range(100)]
+    for unique in uniques:
+        kernel.interrupt(unique)
+    passed_on = kernel.refuse_forwarded()
+    assert 0 < passed_on < 100
+    answers = [kernel.answer(unique) for unique in uniques]
+    assert answers == [(-errno.ENOSYS, b"")] * passed_on + [(-errno.EINTR, b"")] * (100 - passed_on)
+
+
+def test_what_has_an_answer_is_not_passed_on(kernel: Kernel) -> None:
+    def answer(sender: abi.Sender, body: memoryview) -> bytes:
+        if not body:
+            raise OSError(errno.ENOENT, "no name")
+        return bytes([sender.uid]) + body
+
+    kernel.channel.answers = {LOOKUP: answer}
+    assert kernel.answer(kernel.send(LOOKUP, b"name\0")) == (0, b"\0name\0")
+    assert kernel.answer(kernel.send(LOOKUP, b"")) == (-errno.ENOENT, b"")
+    assert kernel.refuse_forwarded() == 0
+
+
 def test_a_notification_of_the_librarys_is_passed_back_and_is_no_reply(kernel: Kernel) -> None:
     uniques = [kernel.send(LOOKUP, b"name\0") for _ in range(100)]
     for _ in range(100):

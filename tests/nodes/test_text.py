@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from ecryptfs_cuse.fuse.caller import Caller
-from ecryptfs_cuse.nodes.text import TextFile
+from ecryptfs_cuse.nodes.text import TEXTS_MAX, TextFile
 from tests.nodes.handles import CALLER, OTHER_CALLER, refused
 
 
@@ -67,3 +67,30 @@ def test_the_file_is_read_only() -> None:
         file.truncate()
     with refused(errno.EBADF):
         file.open(CALLER, os.O_RDONLY).write(b"0", 0)
+
+
+def test_texts_that_are_held_open_take_so_much_memory_and_no_more() -> None:
+    numbers = count(1)
+    size = 1 << 18
+    file = TextFile(lambda: f"{next(numbers):{size}}")
+    handles = [file.open(Caller(uid, 1), os.O_RDONLY) for uid in range(100)]
+    kept = TEXTS_MAX // size
+    for handle in handles[:-kept]:
+        with refused(errno.ESTALE):
+            handle.read(size, 0)
+    for number, handle in enumerate(handles[-kept:], 101 - kept):
+        assert int(handle.read(size, 0) or b"") == number
+    for handle in handles:
+        handle.release()
+    again = file.open(CALLER, os.O_RDONLY)
+    assert int(again.read(size, 0) or b"") == 101
+
+
+def test_texts_that_nobody_has_open_push_out_none() -> None:
+    numbers = count(1)
+    size = 1 << 20
+    file = TextFile(lambda: f"{next(numbers):{size}}")
+    held = file.open(CALLER, os.O_RDONLY)
+    for _ in range(20):
+        file.open(CALLER, os.O_RDONLY).release()
+    assert int(held.read(size, 0) or b"") == 1
