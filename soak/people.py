@@ -31,8 +31,9 @@ def requester(place: Place, rng: random.Random, book: Ledger) -> None:
             serial += 1
             flags = os.O_RDWR | (os.O_NONBLOCK if rng.random() < 0.2 else 0)
             request = os.open(place.request, flags)
+            since = time.monotonic()  # before: who is stopped meanwhile must not find it short
             if _ask(request, marked(uid, serial) + b"." * _length(rng), book):
-                waiting.append((request, serial, time.monotonic()))
+                waiting.append((request, serial, since))
             else:
                 os.close(request)
                 time.sleep(rng.uniform(0, 0.05))
