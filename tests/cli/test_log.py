@@ -162,7 +162,8 @@ logger = logging.getLogger()
 def run_script(body: str, verbose: int = 0, stderr: int = subprocess.PIPE) -> str:
     """What a process says on its log, to its end."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(verbose=verbose, body=body)],
+        # Python 3.12 and later warn of a fork beside threads; this one is meant.
+        [sys.executable, "-Wignore:This process", "-c", SCRIPT.format(verbose=verbose, body=body)],
         stderr=stderr,
         timeout=PATIENCE,
         check=True,

@@ -21,6 +21,9 @@ AS_USER = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups")
 IN_PID_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child")
 
 
+SPACES = (("user", "user"), ("mount", "mnt"))
+
+
 class ServerInNamespaces:
     """A device whose server is in other namespaces, and clients beside it."""
 
@@ -104,7 +107,8 @@ def test_users_whom_the_servers_user_namespace_does_not_know_are_refused(
                 0,
                 *("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"),
                 *(f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}"),
-                *("nsenter", f"--target={served.pid}", "--user", "--mount"),
+                # By their files, and so one after the other: newer ones refuse both at once.
+                *("nsenter", *(f"--{kind}=/proc/{served.pid}/ns/{name}" for kind, name in SPACES)),
                 "--preserve-credentials",
             )
             with refused(errno.EOVERFLOW):
