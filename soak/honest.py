@@ -16,9 +16,7 @@ from ecryptfs_cuse.wire.packet import (
     parse_packet,
 )
 from soak.ledger import Count, Ledger
-
-PACKET_MAX = 8400
-HELO = build_packet(Packet(PacketType.HELO, 0))
+from tests.device.traffic import HELO, PACKET_MAX
 
 _PAUSE_SECONDS = 0.002  # they are to notice what others do, not to keep others from it
 _POLL_MS = 50

@@ -10,9 +10,10 @@ import time
 from contextlib import suppress
 
 from ecryptfs_cuse.wire.packet import Packet, PacketType, build_packet, parse_message, parse_packet
-from soak.honest import HELO, PACKET_MAX, response
+from soak.honest import response
 from soak.ledger import Count, Ledger
 from soak.place import Place, age_seconds, check_ours, marked
+from tests.device.traffic import HELO, PACKET_MAX
 
 _OUTCOMES = {
     errno.ENOTCONN: Count.NO_DAEMON,

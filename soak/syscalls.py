@@ -15,11 +15,11 @@ from struct import Struct
 
 from soak.calls import CALLS, call
 from soak.hanging import alone
-from soak.honest import HELO
 from soak.ledger import Count, Ledger
 from soak.memory import PAGE, get, put, spacious
 from soak.place import Place
 from soak.vicious import MIB
+from tests.device.traffic import HELO
 
 CALLS_OF_A_PROCESS = 300
 

@@ -19,10 +19,10 @@ from struct import Struct
 
 from soak.calls import call
 from soak.hanging import alone, hanging_memory
-from soak.honest import HELO, PACKET_MAX
 from soak.ledger import Count, Ledger
 from soak.memory import PAGE, get, mapped, put, spacious
 from soak.place import Place, check_ours, marked
+from tests.device.traffic import HELO, PACKET_MAX
 
 Deed = Callable[[Place, random.Random], None]
 
